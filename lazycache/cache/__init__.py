@@ -1,0 +1,1 @@
+"""Lazy reads: selections, plans, lazy tensors, reductions, the cache of a dataset."""

@@ -1,0 +1,1 @@
+"""Hooks on a torch model give named tensors: sites, architectures, hooks, selection, extract."""

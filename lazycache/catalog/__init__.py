@@ -1,0 +1,1 @@
+"""What exists: the commit log, its replay into a snapshot, and the DuckDB index."""

@@ -1,0 +1,1 @@
+"""Tensors and columns to bytes and back: dtypes, the Parquet shard, the Parquet tables."""

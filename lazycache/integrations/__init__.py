@@ -1,0 +1,1 @@
+"""Bridges to other libraries, each an extra, imported by nothing else here."""

@@ -1,0 +1,1 @@
+"""Questions over activations: SQL with activations as lazy columns."""

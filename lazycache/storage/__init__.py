@@ -1,0 +1,1 @@
+"""Bytes at rest: the store protocol, the local and fsspec stores, paths and ranges."""

@@ -1,0 +1,220 @@
+"""What the stages hand to each other: frozen values, no behaviour, no I/O.
+
+Read top to bottom this is the data flow: a forward pass becomes a `RowBatch`; a writer turns
+batches into shard and table files and describes them in a `Commit`; a snapshot replays commits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+TOKENS = "tokens"
+"""The row space with one row per kept token."""
+
+EXAMPLES = "examples"
+"""The row space with one row per example."""
+
+INDEX_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    TOKENS: ("example", "position"),
+    EXAMPLES: ("example",),
+}
+"""The columns that every shard of a table carries, so that its rows name themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSpec:
+    """What one site stores per row. The same for the whole dataset."""
+
+    name: str
+    """The name a user asks for: `resid_out_3`, or a raw module path `model.norm:out`."""
+    table: str
+    """The row space it is a column of: `tokens` or `examples`."""
+    dtype: str
+    """Stored dtype by its torch name without prefix: `bfloat16`, `float32`, `int64`, ..."""
+    shape: tuple[int, ...]
+    """Shape of one row; `()` for a scalar per row."""
+    row_bytes: int
+    """Bytes of one row: item size times the product of `shape`."""
+    layout: str = "row"
+    """How a row's units lie in a shard; `row` is a plain row-major matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRef:
+    """Where one chunk (a Parquet row group) lies in its shard."""
+
+    rows: int
+    """Rows in the chunk."""
+    value_offset: int
+    """Byte offset of the first row's values; a multiple of 64. Row i is at + i * row_bytes."""
+    value_crc: int
+    """CRC-32 of the `rows * row_bytes` value bytes."""
+    index_offsets: tuple[int, ...]
+    """Byte offsets of the index columns' values, in the order of `INDEX_COLUMNS[table]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRef:
+    """One immutable activation file as a commit names it."""
+
+    site: str
+    """The site whose rows it holds."""
+    path: str
+    """Relative to the dataset: `data/<site>/<unique>-r<rank>.parquet`."""
+    length: int
+    """Bytes of the whole file."""
+    rows: int
+    """Rows in all its chunks."""
+    row_start: int
+    """First row it covers, counted from the first row that `covers` added to the site's table."""
+    covers: int | None
+    """Version of the commit whose rows it covers; None: the commit that names this shard."""
+    chunks: tuple[ChunkRef, ...]
+    """Its chunks in row order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableFileRef:
+    """One immutable file of table rows (tokens or examples) as a commit names it."""
+
+    table: str
+    """`tokens` or `examples`."""
+    path: str
+    """Relative to the dataset: `tables/<table>/<unique>-r<rank>.parquet`."""
+    length: int
+    """Bytes of the whole file."""
+    rows: int
+    """Rows in the file."""
+    row_start: int
+    """First row, counted from the first row that this commit adds to the table."""
+    columns: Mapping[str, str]
+    """Column name to type: `int64`, `int32`, `float64`, `bool`, `string`, `binary`, `json`."""
+    examples: np.ndarray
+    """Run-length form of the file's `example` column: int64[n], the example of each run of rows."""
+    lengths: np.ndarray
+    """Run-length form of the file's `example` column: int64[n], the rows of each run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Who captured what, how: the provenance of a run."""
+
+    name: str
+    """Unique in the dataset; commits name it."""
+    info: Mapping[str, Any]
+    """JSON values: model, configuration, sites, selection, tokenizer, library versions, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One record of the log: an atomic addition to the dataset."""
+
+    version: int
+    """1, 2, 3, ...: the snapshot that this commit makes."""
+    txn: str
+    """Unique id of the attempt, so that an ambiguous write can be recognised as ours."""
+    writer: str
+    """Who wrote it: host, process and rank, for people."""
+    time: str
+    """UTC, ISO 8601."""
+    run: str
+    """Name of the run that the rows belong to."""
+    runs: tuple[RunInfo, ...] = ()
+    """Runs declared by this commit."""
+    sites: tuple[SiteSpec, ...] = ()
+    """Sites declared by this commit; a repeated declaration must be equal."""
+    tables: tuple[TableFileRef, ...] = ()
+    """Table rows added by this commit."""
+    shards: tuple[ShardRef, ...] = ()
+    """Activations added by this commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What `lazycache.json` says: written once when the dataset is created, never again."""
+
+    version: int
+    """Format version."""
+    uuid: str
+    """Names this dataset wherever it is copied to."""
+    created: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableBlock:
+    """Rows of one table from one forward pass."""
+
+    rows: int
+    """How many."""
+    columns: Mapping[str, np.ndarray | Sequence[Any]]
+    """Column name to values. Always `example` (int64); for tokens also `position` (int32)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteBlock:
+    """Values of one site from one forward pass."""
+
+    table: str
+    """The table whose block of the same batch has these rows."""
+    values: torch.Tensor
+    """[rows, *shape] on the CPU, contiguous, detached, owned by nobody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """Everything that one forward pass adds. Committed whole or not at all."""
+
+    tables: Mapping[str, TableBlock]
+    """Table name to its new rows."""
+    sites: Mapping[str, SiteBlock]
+    """Site name to its values."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the activations: what the batch costs in a queue."""
+        return sum(block.values.nbytes for block in self.sites.values())
+
+
+class Sink(Protocol):
+    """What capture fills: a writer, or a list in a test."""
+
+    def write(self, batch: RowBatch) -> None:
+        """Take a batch over. May block until there is room; raises what the writer met."""
+        ...
+
+    def commit(self) -> int:
+        """Make everything taken so far visible; return the version."""
+        ...
+
+
+@dataclass(slots=True)
+class IoCounters:
+    """What was read, counted: `cache.io`. Memory-mapped ranges count as requests too."""
+
+    requests: int = 0
+    """Ranges asked for: one per contiguous range of a shard."""
+    rows: int = 0
+    """Rows handed out."""
+    bytes: int = 0
+    """Bytes asked for."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, *, requests: int, rows: int, nbytes: int) -> None:
+        """Count one read; safe from several threads."""
+        with self._lock:
+            self.requests += requests
+            self.rows += rows
+            self.bytes += nbytes
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        with self._lock:
+            self.requests = self.rows = self.bytes = 0

@@ -1,0 +1,1 @@
+"""Rows become committed shards: a budgeted queue, chunks, shard files, commits."""
