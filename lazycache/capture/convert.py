@@ -1,0 +1,91 @@
+"""From a tensor on the device to one that the sink may keep: dtype, one copy to the host."""
+
+from __future__ import annotations
+
+import torch
+
+from lazycache.errors import CaptureError
+
+
+def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    """Refuse a dtype that activations cannot be cast to in a meaningful way.
+
+    Raises:
+        CaptureError: not a real floating-point dtype.
+
+    Example:
+        >>> check_dtype(torch.bfloat16)
+        torch.bfloat16
+    """
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return dtype
+    raise CaptureError(
+        f"dtype={dtype!r}: activations are cast to a floating-point dtype such as torch.bfloat16; "
+        "None keeps what the model computes, bit for bit."
+    )
+
+
+def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Return a dtype that may be given by its name.
+
+    Example:
+        >>> torch_dtype("bfloat16"), torch_dtype(None)
+        (torch.bfloat16, None)
+    """
+    if not isinstance(dtype, str):
+        return check_dtype(dtype)
+    named = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(named, torch.dtype):
+        raise CaptureError(f"No dtype {dtype!r}: give one of torch, such as 'bfloat16'.")
+    return check_dtype(named)
+
+
+def cast(
+    values: torch.Tensor, dtype: torch.dtype | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Cast on the device; count the finite values that the dtype cannot hold.
+
+    Integers and booleans (token ids, masks) keep their dtype: a cast would only lose.
+
+    Returns:
+        The values, and the number lost as a 0-d tensor on the device; None where none can be.
+
+    Example:
+        >>> values, lost = cast(torch.tensor([1.0, 1e6]), torch.float16)
+        >>> values, int(lost)
+        (tensor([1., inf], dtype=torch.float16), 1)
+    """
+    if dtype is None or values.dtype == dtype or not values.is_floating_point():
+        return values, None
+    narrowed = values.to(dtype)
+    if torch.finfo(values.dtype).max <= torch.finfo(dtype).max:
+        return narrowed, None
+    return narrowed, _lost(values, narrowed)
+
+
+def _lost(values: torch.Tensor, narrowed: torch.Tensor) -> torch.Tensor:
+    if narrowed.dtype.itemsize == 1:
+        # 8-bit floats saturate or become NaN, by torch version: judge by the range itself
+        return (values.isfinite() & (values.abs() > torch.finfo(narrowed.dtype).max)).sum()
+    if narrowed.device.type == "cpu" and narrowed.numel():
+        # min and max run at memory speed, isfinite does not; NaN here means to look closely
+        low, high = torch.aminmax(narrowed)
+        if bool(low.isfinite() & high.isfinite()):
+            return torch.zeros((), dtype=torch.int64)
+    return (values.isfinite() & narrowed.isinf()).sum()
+
+
+def to_host(values: torch.Tensor, *, source: torch.Tensor) -> torch.Tensor:
+    """Return the values contiguous on the CPU, in memory that `source` does not share.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> y = to_host(x, source=x)
+        >>> _ = x.zero_()
+        >>> y
+        tensor([1., 1.])
+    """
+    host = values.to("cpu").contiguous()
+    if host.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
+        return host.clone(memory_format=torch.contiguous_format)
+    return host

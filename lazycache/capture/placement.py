@@ -1,0 +1,80 @@
+"""Which table the values of a site belong to, judged by their shape. Pure."""
+
+from __future__ import annotations
+
+import torch
+
+from lazycache.capture.forward_inputs import ForwardInputs
+from lazycache.capture.sites import parse_site
+from lazycache.errors import CaptureError
+from lazycache.types import EXAMPLES, TOKENS
+
+
+def table_of(name: str, values: torch.Tensor, inputs: ForwardInputs, *, before: str | None) -> str:
+    """Say whether values are one row per token or one per example.
+
+    `[batch, length, ...]` and `[batch * length, ...]` (a mixture of experts flattens) are tokens;
+    anything else that has `batch` rows is examples. A site stays in the table (`before`) in which
+    its first batch put it. Two shapes read both ways: `[batch, length]` of floats may also be a
+    vector of `length` units, and with one token per example rows may be either; the first is
+    refused unless an earlier batch settled it, the second is taken as examples.
+
+    Raises:
+        CaptureError: the shape fits neither table, or not the one that it must be in.
+
+    Example:
+        >>> inputs = ForwardInputs(batch=2, length=3, input_ids=None, mask=None)
+        >>> table_of("0:out", torch.zeros(2, 3, 8), inputs, before=None)
+        'tokens'
+        >>> table_of("pooler:out", torch.zeros(2, 8), inputs, before=None)
+        'examples'
+    """
+    shape = tuple(values.shape)
+    readings = _readings(shape, inputs)
+    # a canonical site has a row per token by definition, whatever else its shape would allow
+    must = TOKENS if parse_site(name) is not None else before
+    if must is not None:
+        if must in readings:
+            return must
+        raise _unfit(name, shape, inputs, must)
+    if not readings:
+        raise _unfit(name, shape, inputs, None)
+    if len(readings) == 1 or inputs.length is None:
+        return readings[0]
+    return _settle(name, values, inputs)
+
+
+def _readings(shape: tuple[int, ...], inputs: ForwardInputs) -> list[str]:
+    batch, length = inputs.batch, inputs.length
+    if not shape:
+        return []
+    if length is not None and len(shape) > 2 and shape[:2] == (batch, length):  # noqa: PLR2004  # [batch, length, units]
+        # examples too, in a vision model's sense, but then there would be no sequences
+        return [TOKENS]
+    as_tokens = length is not None and (shape[:2] == (batch, length) or shape[0] == batch * length)
+    as_examples = shape[0] == batch
+    return [TOKENS] * as_tokens + [EXAMPLES] * as_examples
+
+
+def _settle(name: str, values: torch.Tensor, inputs: ForwardInputs) -> str:
+    if not values.is_floating_point():
+        return TOKENS  # ids and masks: nobody makes a vector of integers per example
+    if inputs.length == 1:
+        return EXAMPLES
+    raise CaptureError(
+        f"{name} gave {list(values.shape)} for a batch of {inputs.batch} x {inputs.length} tokens: "
+        f"that is one number per token, or {inputs.length} units per example. Give the first batch "
+        "another length, or capture a neighbouring module."
+    )
+
+
+def _unfit(
+    name: str, shape: tuple[int, ...], inputs: ForwardInputs, table: str | None
+) -> CaptureError:
+    batch = f"{inputs.batch} examples"
+    if inputs.length is not None:
+        batch += f" x {inputs.length} tokens"
+    needed = "neither a row per token nor a row per example"
+    if table is not None:
+        needed = f"not a row per {table.removesuffix('s')}, which this site has"
+    return CaptureError(f"{name} gave {list(shape)} for a batch of {batch}: that is {needed}.")
