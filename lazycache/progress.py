@@ -1,0 +1,90 @@
+"""Progress bars: the one owner of tqdm. Quiet when nobody looks (no terminal and no notebook)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Bar(Protocol):
+    """What long work reports to."""
+
+    def advance(self, n: int) -> None:
+        """Count `n` more units as done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Show a short text behind the bar, such as a rate."""
+        ...
+
+
+class _TqdmBar:
+    """A bar on the screen."""
+
+    def __init__(self, bar: _Tqdm) -> None:
+        self._bar = bar
+
+    def advance(self, n: int) -> None:
+        self._bar.update(n)
+
+    def note(self, text: str) -> None:
+        self._bar.set_postfix_str(text, refresh=False)
+
+
+class _Tqdm(Protocol):
+    """The part of tqdm that is used."""
+
+    def update(self, n: int) -> object: ...
+
+    def set_postfix_str(self, s: str, refresh: bool) -> object: ...  # tqdm's own
+
+    def close(self) -> object: ...
+
+
+class _Silent:
+    """No bar."""
+
+    def advance(self, n: int) -> None:
+        """Count nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+
+@contextmanager
+def progress_bar(
+    what: str, *, total: int | None, unit: str, show: bool, scale: bool = True
+) -> Iterator[Bar]:
+    """Give a bar for the length of the block.
+
+    Args:
+        what: What is being done, in two or three words.
+        total: Units in all; None if nobody knows.
+        unit: What is counted: `tokens`, `B`.
+        show: False never shows a bar. True shows one where a person can see it: on a terminal or in
+            a notebook.
+        scale: Print 12.3k rather than 12345.
+
+    Example:
+        >>> with progress_bar("reading", total=3, unit="shards", show=False) as bar:
+        ...     bar.advance(3)
+    """
+    if not show or not (sys.stderr.isatty() or _in_notebook()):
+        yield _Silent()
+        return
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it ships no types
+
+    bar = tqdm(total=total, desc=what, unit=unit, unit_scale=scale, dynamic_ncols=True)
+    try:
+        yield _TqdmBar(bar)
+    finally:
+        bar.close()
+
+
+def _in_notebook() -> bool:
+    """Whether the code runs in a Jupyter kernel, without importing IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
