@@ -1,0 +1,118 @@
+"""`lazycache.json`: what makes a folder a dataset. Written once, never again."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from itertools import islice
+
+from lazycache.catalog import fields
+from lazycache.catalog.records import FORMAT_VERSION
+from lazycache.errors import (
+    CorruptShardError,
+    DatasetExistsError,
+    DatasetNotFoundError,
+    FormatVersionError,
+    StorageError,
+)
+from lazycache.storage.layout import IDENTITY
+from lazycache.storage.store import Store
+from lazycache.types import Identity
+
+_NAME = "lazycache"
+
+
+def create_dataset(store: Store) -> Identity:
+    """Make an empty store a dataset; of several callers at once one succeeds.
+
+    Costs a listing and two small writes: the second proves that the store decides who is first.
+
+    Raises:
+        DatasetExistsError: a dataset is there, or other files.
+        StorageError: the store failed, or lets two writers create the same object.
+
+    Example:
+        >>> from lazycache.storage.open_store import open_store
+        >>> store = open_store("memory://identity-doctest", create=True, storage_options=None)
+        >>> identity = create_dataset(store)
+        >>> read_identity(store) == identity
+        True
+        >>> store.delete("lazycache.json")
+    """
+    _check_empty(store)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    identity = Identity(version=FORMAT_VERSION, uuid=str(uuid.uuid4()), created=now)
+    record = _encode(identity)
+    # a False may be our own write that was retried after its answer got lost: so compare
+    if not store.put_if_absent(IDENTITY, record) and store.get(IDENTITY) != record:
+        raise DatasetExistsError(f"Another process has just made {store.url} a dataset: open it.")
+    if store.put_if_absent(IDENTITY, record):
+        raise StorageError(
+            f"{store.url} replaces objects although it was told not to, so that writers would lose "
+            "each other's commits. Capture to a local folder and copy the dataset there."
+        )
+    return identity
+
+
+def _check_empty(store: Store) -> None:
+    if store.exists(IDENTITY):
+        raise DatasetExistsError(
+            f"{store.url} already holds a dataset: open it, or choose another address."
+        )
+    if names := _contents(store):
+        raise DatasetExistsError(
+            f"{store.url} holds other files ({names}): choose a new or empty folder."
+        )
+
+
+def _contents(store: Store) -> str:
+    """Name a few of the objects of a store; empty if there are none."""
+    found = [info.path for info in islice(store.list(""), 5)]
+    return ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")  # noqa: PLR2004 - one of 5 more
+
+
+def _encode(identity: Identity) -> bytes:
+    entry = {
+        "format": _NAME,
+        "version": identity.version,
+        "uuid": identity.uuid,
+        "created": identity.created,
+    }
+    return json.dumps(entry, indent=1).encode() + b"\n"
+
+
+def read_identity(store: Store) -> Identity:
+    """Return what the store's `lazycache.json` says. Reads that one object.
+
+    Raises:
+        DatasetNotFoundError: there is none; says what is there instead.
+        FormatVersionError: a newer lazycache wrote the dataset.
+        CorruptShardError: it is not what lazycache writes.
+    """
+    try:
+        record = store.get(IDENTITY)
+    except FileNotFoundError as exc:
+        names = _contents(store)
+        there = f"it holds {names}" if names else "nothing is there"
+        raise DatasetNotFoundError(f"No dataset at {store.url}: {there}.") from exc
+    try:
+        return _decode(record)
+    except (ValueError, RecursionError, StorageError) as exc:
+        if isinstance(exc, FormatVersionError):
+            raise
+        raise CorruptShardError(f"{IDENTITY} of {store.url} is damaged: {exc}") from exc
+
+
+def _decode(record: bytes) -> Identity:
+    entry = fields.mapping(json.loads(record))
+    if entry.get("format") != _NAME:
+        raise CorruptShardError(f"its format is {str(entry.get('format'))[:80]!r}, not {_NAME!r}")
+    version = fields.integer(entry, "version")
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"The dataset has format {version}; this lazycache reads up to {FORMAT_VERSION}. "
+            "Upgrade lazycache."
+        )
+    created = fields.text(entry, "created")
+    return Identity(version=version, uuid=fields.name(entry, "uuid"), created=created)

@@ -1,0 +1,233 @@
+"""The DuckDB index of a snapshot: one immutable file per snapshot in the user's cache directory.
+
+The log and the table files are the truth, the index is a convenience: deleting it loses nothing.
+A file is built under a temporary name and renamed when it is whole, then only ever opened
+read-only, so any number of processes use it at once. The next snapshot's file starts as a copy of
+the last one's, so that a growing dataset does not decode its old rows again. Where no directory
+can be written, the index lives in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from lazycache.catalog.index_fill import fill, last_txn, quoted
+from lazycache.errors import LazycacheError
+from lazycache.types import EXAMPLES, TOKENS
+
+if TYPE_CHECKING:
+    from lazycache.catalog.snapshot import Snapshot
+    from lazycache.storage.store import Store
+
+SCHEMA = 1
+"""Raised with every change of `schema.sql`: files of another schema are not used."""
+
+KEPT_FILES = 2
+"""Index files kept per dataset: the newest, and the one that a reader may be about to open."""
+
+STALE_SECONDS = 86_400.0
+"""Age at which a file that was never finished is taken for one of a killed process."""
+
+BUILDING = "building"
+"""Name under which an index is attached while it is filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """The index of one snapshot, on disk or to be made in memory."""
+
+    path: Path | None
+    """The finished file; None: no directory could be written, every attach builds it in memory."""
+    snapshot: Snapshot
+    """What it is the index of."""
+    store: Store
+    """Where the table files are."""
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, *, name: str) -> None:
+        """Make the index's tables visible to a connection as `name.tokens`, `name.shards`, ...
+
+        Cost: milliseconds for a file that is whole. One that is not is built again; in memory, all
+        table files are read. After an error the caller closes the connection.
+
+        Raises:
+            CorruptShardError: a table file is damaged.
+            StorageError: the store failed.
+        """
+        if self.path is None:
+            connection.execute(f"ATTACH ':memory:' AS {quoted(name)}")
+            fill(connection, name, self.snapshot, self.store, after=None)
+        elif not _attached(connection, self.path, name, self.snapshot):
+            again = _written(self.path, self.snapshot, self.store)
+            if again.path is None or not _attached(connection, again.path, name, self.snapshot):
+                IndexFile(None, self.snapshot, self.store).attach(connection, name=name)
+
+
+def index_directory() -> Path:
+    """Return where index files are kept: `$LAZYCACHE_CACHE_DIR`, else the user's cache directory.
+
+    Example:
+        >>> index_directory().name
+        'index'
+    """
+    own = os.environ.get("LAZYCACHE_CACHE_DIR")
+    if own:
+        return Path(own) / "index"
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "lazycache" / "index"
+
+
+def build_index(snapshot: Snapshot, store: Store, *, directory: Path | None) -> IndexFile:
+    """Return the index of a snapshot, built if there is none.
+
+    Args:
+        snapshot: What to index.
+        store: Where its table files are.
+        directory: Folder for index files; None for the user's cache directory.
+
+    Cost: nothing if there is a file. Otherwise the table files of the commits since the last index
+    file are read, a batch at a time.
+
+    Raises:
+        CorruptShardError: a table file is damaged.
+        StorageError: the store failed.
+    """
+    path = _path(snapshot, directory)
+    if path.is_file():
+        return IndexFile(path, snapshot, store)
+    return _written(path, snapshot, store)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _path(snapshot: Snapshot, directory: Path | None) -> Path:
+    # a copied folder keeps its uuid and may grow on its own: the last txn tells the two apart
+    identity = f"{snapshot.identity.uuid} {last_txn(snapshot, snapshot.version)}"
+    digest = hashlib.blake2s(identity.encode(), digest_size=8).hexdigest()
+    folder = hashlib.blake2s(snapshot.identity.uuid.encode(), digest_size=16).hexdigest()
+    name = f"s{SCHEMA}-{snapshot.version:020d}-{digest}.duckdb"
+    return (directory or index_directory()) / folder / name
+
+
+def _attached(
+    connection: duckdb.DuckDBPyConnection, path: Path, name: str, snapshot: Snapshot
+) -> bool:
+    """Attach a file read-only; False, and nothing attached, if it is not this snapshot's index."""
+    try:
+        connection.execute(f"ATTACH {_text(str(path))} AS {quoted(name)} (READ_ONLY)")
+    except duckdb.Error:  # of another DuckDB, damaged, not an index, gone
+        return False
+    if _made_of(connection, name, snapshot, version=snapshot.version):
+        return True
+    connection.execute(f"DETACH {quoted(name)}")
+    return False
+
+
+def _made_of(
+    connection: duckdb.DuckDBPyConnection, name: str, snapshot: Snapshot, *, version: int
+) -> bool:
+    """Say whether an attached index is the one of this snapshot's first commits."""
+    try:
+        query = f"SELECT uuid, version, txn FROM {quoted(name)}.index_of"  # noqa: S608 - quoted
+        found = connection.execute(query).fetchall()
+    except duckdb.Error:  # damaged, or the index of something else
+        return False
+    return found == [(snapshot.identity.uuid, version, last_txn(snapshot, version))]
+
+
+def _written(path: Path, snapshot: Snapshot, store: Store) -> IndexFile:
+    """Build an index file; where it cannot be written, the index is one in memory."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _build(path, snapshot, store)
+        _prune(path)
+    except LazycacheError:
+        raise
+    except (OSError, duckdb.IOException):
+        # the cache directory cannot be written or is full: a convenience is missing, no data
+        return IndexFile(None, snapshot, store)
+    return IndexFile(path, snapshot, store)
+
+
+def _build(path: Path, snapshot: Snapshot, store: Store) -> None:
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
+    try:
+        after = _start_from_last(temporary, path, snapshot)
+        with duckdb.connect(":memory:", config={"temp_directory": ""}) as connection:
+            connection.execute("SET python_enable_replacements = false")
+            connection.execute(f"ATTACH {_text(str(temporary))} AS {BUILDING}")
+            fill(connection, BUILDING, snapshot, store, after=after)
+            connection.execute(f"CHECKPOINT {BUILDING}")
+            connection.execute(f"DETACH {BUILDING}")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+
+
+def _start_from_last(temporary: Path, path: Path, snapshot: Snapshot) -> int | None:
+    """Copy the newest index of an earlier version of the same commits; return its version."""
+    for older in sorted(path.parent.glob(f"s{SCHEMA}-*.duckdb"), reverse=True):
+        version = int(older.name.split("-")[1])
+        if (
+            version <= snapshot.version
+            and _same_types(snapshot, version)
+            and _is_index_of(older, snapshot, version)
+        ):
+            shutil.copyfile(older, temporary)
+            return version
+    return None
+
+
+def _is_index_of(path: Path, snapshot: Snapshot, version: int) -> bool:
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            database = path.stem
+            return _made_of(connection, database, snapshot, version=version)
+    except duckdb.Error:  # of another DuckDB, damaged
+        return False
+
+
+def _same_types(snapshot: Snapshot, version: int) -> bool:
+    """Say whether no column has become another type since a version (int64 -> float64)."""
+    now = {table: snapshot.columns(table) for table in (TOKENS, EXAMPLES)}
+    then = [file for commit in snapshot.commits[:version] for file in commit.tables]
+    return all(
+        now[file.table][column] == kind
+        for file in then
+        if file.table in now
+        for column, kind in file.columns.items()
+    )
+
+
+def _prune(path: Path) -> None:
+    """Delete what the newest files replace, and what a killed process left behind."""
+    finished = sorted(path.parent.glob("s*.duckdb"), key=_modified)
+    for old in finished[:-KEPT_FILES]:
+        old.unlink(missing_ok=True)
+    for left in path.parent.glob(".*.tmp*"):
+        if time.time() - _modified(left) > STALE_SECONDS:
+            left.unlink(missing_ok=True)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process pruned it first
+        return 0.0

@@ -1,0 +1,132 @@
+"""The statements that fill an index: commits, runs, sites, shards, and the rows of table files."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from lazycache.catalog.index_rows import (
+    TableStream,
+    commit_rows,
+    index_columns,
+    run_rows,
+    shard_rows,
+    site_rows,
+    sql_type,
+)
+from lazycache.errors import CorruptShardError
+from lazycache.types import EXAMPLES, TOKENS
+
+if TYPE_CHECKING:
+    from lazycache.catalog.snapshot import Snapshot
+    from lazycache.storage.store import Store
+
+
+def quoted(name: str) -> str:
+    """Return a name as an SQL identifier.
+
+    Example:
+        >>> quoted('model.norm:out')
+        '"model.norm:out"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def last_txn(snapshot: Snapshot, version: int) -> str:
+    """Return the txn that made a version: it tells two datasets of one uuid apart."""
+    return snapshot.commits[version - 1].txn if version else ""
+
+
+def fill(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    snapshot: Snapshot,
+    store: Store,
+    *,
+    after: int | None,
+) -> None:
+    """Fill an empty database (`after` None) or add the commits after a version.
+
+    After an error the connection is in an aborted transaction: the caller closes it.
+    """
+    [(before,)] = connection.execute("SELECT current_database()").fetchall()
+    connection.execute(f"USE {quoted(name)}")
+    connection.execute("BEGIN")
+    if after is None:
+        connection.execute(files("lazycache.catalog").joinpath("schema.sql").read_text("utf-8"))
+    _fill_commits(connection, snapshot, after=after or 0)
+    for table in (TOKENS, EXAMPLES):
+        _fill_table(connection, snapshot, store, table=table, after=after or 0)
+    connection.execute("DELETE FROM index_of")
+    connection.execute(
+        "INSERT INTO index_of VALUES (?, ?, ?)",
+        [snapshot.identity.uuid, snapshot.version, last_txn(snapshot, snapshot.version)],
+    )
+    connection.execute("COMMIT")
+    connection.execute(f"USE {quoted(before)}")
+
+
+def _fill_commits(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, *, after: int) -> None:
+    shards, chunks = shard_rows(snapshot, after=after)
+    # runs and sites are few, and change with later commits: written anew
+    connection.execute("DELETE FROM runs; DELETE FROM sites")
+    commits = [commit for commit in snapshot.commits if commit.version > after]
+    rows = {
+        "commits": commit_rows(commits),
+        "runs": run_rows(snapshot),
+        "sites": site_rows(snapshot),
+        "shards": shards,
+        "chunks": chunks,
+    }
+    for table, arrow in rows.items():
+        _insert(connection, table, arrow)
+
+
+def _fill_table(
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    store: Store,
+    *,
+    table: str,
+    after: int,
+) -> None:
+    columns = snapshot.columns(table)
+    _add_columns(connection, table, columns)
+    first = _rows_until(snapshot, table, version=after)
+    placed = [file for file in snapshot.table_files(table) if file.row_start >= first]
+    stream = TableStream(store, placed, table=table, columns=columns)
+    try:
+        _insert(connection, table, stream.reader())
+    except duckdb.Error as exc:
+        if stream.error is not None:
+            raise stream.error from exc
+        if isinstance(exc, duckdb.IOException):
+            raise  # the index cannot be written: not the dataset's fault
+        raise CorruptShardError(
+            f"The {table} table of {store.url} does not fit its index: {exc}"
+        ) from exc
+
+
+def _rows_until(snapshot: Snapshot, table: str, *, version: int) -> int:
+    early = snapshot.commits[:version]
+    return sum(file.rows for commit in early for file in commit.tables if file.table == table)
+
+
+def _add_columns(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str]
+) -> None:
+    """Add the user columns that the table does not have yet."""
+    for column, name in index_columns(columns, table=table).items():
+        kind = sql_type(column, columns[column])
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {quoted(name)} {kind}")
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: object) -> None:
+    connection.register("incoming", rows)
+    try:
+        query = f"INSERT INTO {table} BY NAME SELECT * FROM incoming"  # noqa: S608 - our own names
+        connection.execute(query)
+    finally:
+        connection.unregister("incoming")

@@ -1,0 +1,243 @@
+"""One commit to bytes and back, trusting nothing: the text of a log record. Pure.
+
+A record is one line of JSON, the CRC-32 of that line as eight hexadecimal digits, and a newline
+after each. A record without that last line is *torn*: its writer was killed in the middle.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lazycache.catalog import fields
+from lazycache.catalog.int_lists import decode_ints, encode_ints
+from lazycache.errors import CorruptShardError, FormatVersionError, StorageError
+from lazycache.types import ChunkRef, Commit, RunInfo, ShardRef, SiteSpec, TableFileRef
+
+FORMAT_VERSION = 1
+"""The newest format that this code reads, and the one that it writes."""
+
+_TRAILER = re.compile(rb"\n([0-9a-f]{8})\n\Z")
+_TRAILER_BYTES = 10
+_MOST_ROWS = 1 << 53  # a sum in float64 is exact up to here and, unlike int64, never wraps
+
+
+def is_torn(record: bytes) -> bool:
+    """Whether a record lacks its end: what a killed writer leaves where links are impossible."""
+    return _TRAILER.search(record, max(0, len(record) - _TRAILER_BYTES)) is None
+
+
+def void(version: int) -> Commit:
+    """Return what a torn record counts as: a commit that adds nothing; its `txn` is empty."""
+    return Commit(version=version, txn="", writer="", time="", run="")
+
+
+def encode(commit: Commit) -> bytes:
+    """Return the record of a commit.
+
+    Raises:
+        StorageError: the information of a run is not JSON.
+
+    Example:
+        >>> encode(Commit(version=1, txn="t", writer="w", time="now", run="main"))[:32]
+        b'{"version":1,"txn":"t","writer":'
+    """
+    ops = [
+        *map(_encode_run, commit.runs),
+        *map(_encode_site, commit.sites),
+        *map(_encode_rows, commit.tables),
+        *map(_encode_shard, commit.shards),
+    ]
+    record = {
+        "version": commit.version,
+        "txn": commit.txn,
+        "writer": commit.writer,
+        "time": commit.time,
+        "run": commit.run,
+        "min_reader": FORMAT_VERSION,
+        "ops": ops,
+    }
+    try:
+        body = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise StorageError(f"The information of a run must be plain JSON: {exc}") from exc
+    return b"%s\n%08x\n" % (body, zlib.crc32(body))
+
+
+def decode(record: bytes, *, version: int) -> Commit:
+    """Return the commit of a record that is not torn.
+
+    Raises:
+        CorruptShardError: the checksum is wrong, or what it says cannot be.
+        FormatVersionError: it was written for newer readers.
+    """
+    body = record[:-_TRAILER_BYTES]
+    where = f"log record {version}"
+    if zlib.crc32(body) != int(record[-_TRAILER_BYTES + 1 : -1], 16):
+        raise CorruptShardError(f"The checksum of {where} is wrong: its bytes have changed.")
+    try:
+        entry = fields.mapping(json.loads(body))
+        _check_reader(entry, where)
+        return _commit(entry, version=version, where=where)
+    except FormatVersionError:
+        raise
+    except (ValueError, RecursionError, StorageError) as exc:
+        raise CorruptShardError(f"In {where}: {exc}") from exc
+
+
+def _check_reader(entry: Mapping[str, Any], where: str) -> None:
+    needed = fields.integer(entry, "min_reader")
+    if needed > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"The {where} needs a reader of format {needed}; this lazycache reads up to "
+            f"{FORMAT_VERSION}. Upgrade lazycache."
+        )
+
+
+def _commit(entry: Mapping[str, Any], *, version: int, where: str) -> Commit:
+    if fields.integer(entry, "version") != version:
+        raise CorruptShardError(f"it says that it is version {entry['version']}")
+    parts: dict[str, list[Any]] = {op: [] for op in _DECODERS}
+    for value in fields.sequence(entry, "ops"):
+        op = fields.mapping(value)
+        kind = fields.text(op, "op")
+        if kind in _DECODERS:
+            parts[kind].append(_DECODERS[kind](op))
+        elif op.get("optional") is not True:
+            raise FormatVersionError(
+                f"The {where} holds {kind!r}, which this lazycache does not know. Upgrade it."
+            )
+    return Commit(
+        version=version,
+        txn=fields.text(entry, "txn"),
+        writer=fields.text(entry, "writer"),
+        time=fields.text(entry, "time"),
+        run=fields.text(entry, "run"),
+        runs=tuple(parts["run"]),
+        sites=tuple(parts["site"]),
+        tables=tuple(parts["rows"]),
+        shards=tuple(parts["shard"]),
+    )
+
+
+def _encode_run(run: RunInfo) -> dict[str, Any]:
+    return {"op": "run", "name": run.name, "info": dict(run.info)}
+
+
+def _run(op: Mapping[str, Any]) -> RunInfo:
+    return RunInfo(name=fields.name(op, "name"), info=fields.mapping(op.get("info")))
+
+
+def _encode_site(site: SiteSpec) -> dict[str, Any]:
+    return {
+        "op": "site",
+        "name": site.name,
+        "table": site.table,
+        "dtype": site.dtype,
+        "shape": site.shape,
+        "row_bytes": site.row_bytes,
+        "layout": site.layout,
+    }
+
+
+def _site(op: Mapping[str, Any]) -> SiteSpec:
+    return SiteSpec(
+        name=fields.name(op, "name"),
+        table=fields.name(op, "table"),
+        dtype=fields.name(op, "dtype"),
+        shape=fields.integers(op.get("shape")),
+        row_bytes=fields.integer(op, "row_bytes"),
+        layout=fields.name(op, "layout"),
+    )
+
+
+def _encode_rows(table: TableFileRef) -> dict[str, Any]:
+    return {
+        "op": "rows",
+        "table": table.table,
+        "path": table.path,
+        "length": table.length,
+        "rows": table.rows,
+        "row_start": table.row_start,
+        "columns": dict(table.columns),
+        "examples": encode_ints(table.examples),
+        "lengths": encode_ints(table.lengths),
+    }
+
+
+def _rows(op: Mapping[str, Any]) -> TableFileRef:
+    columns = fields.mapping(op.get("columns"))
+    rows = fields.integer(op, "rows")
+    examples, lengths = decode_ints(op.get("examples")), decode_ints(op.get("lengths"))
+    path = fields.path(op)
+    if len(examples) != len(lengths):
+        raise CorruptShardError(f"{path!r} has {len(examples)} examples, {len(lengths)} lengths")
+    if lengths.size and np.minimum.reduce(lengths) < 1:
+        raise CorruptShardError(f"{path!r} has an example without rows")
+    if rows > _MOST_ROWS or np.add.reduce(lengths, dtype=np.float64) != rows:
+        raise CorruptShardError(f"{path!r}: {rows} rows, but its examples have others")
+    return TableFileRef(
+        table=fields.name(op, "table"),
+        path=path,
+        length=fields.integer(op, "length"),
+        rows=rows,
+        row_start=fields.integer(op, "row_start"),
+        columns={fields.checked_name(key): fields.name(columns, key) for key in columns},
+        examples=examples,
+        lengths=lengths,
+    )
+
+
+def _encode_shard(shard: ShardRef) -> dict[str, Any]:
+    return {
+        "op": "shard",
+        "site": shard.site,
+        "path": shard.path,
+        "length": shard.length,
+        "rows": shard.rows,
+        "row_start": shard.row_start,
+        "covers": shard.covers,
+        "chunks": [[c.rows, c.value_offset, c.value_crc, c.index_offsets] for c in shard.chunks],
+    }
+
+
+def _shard(op: Mapping[str, Any]) -> ShardRef:
+    length, rows, path = fields.integer(op, "length"), fields.integer(op, "rows"), fields.path(op)
+    chunks = tuple([_chunk(entry, length) for entry in fields.sequence(op, "chunks")])
+    if sum([chunk.rows for chunk in chunks]) != rows:
+        raise CorruptShardError(f"{path!r}: {rows} rows, but its chunks have others")
+    return ShardRef(
+        site=fields.name(op, "site"),
+        path=path,
+        length=length,
+        rows=rows,
+        row_start=fields.integer(op, "row_start"),
+        covers=None if op.get("covers") is None else fields.integer(op, "covers"),
+        chunks=chunks,
+    )
+
+
+def _chunk(entry: Any, length: int) -> ChunkRef:
+    """Check what can be checked without the site: a snapshot checks the rest."""
+    if type(entry) is not list or len(entry) != 4:  # noqa: PLR2004 - the parts of a chunk
+        raise CorruptShardError(f"not a chunk: {str(entry)[:80]}")
+    rows, offset, crc = fields.integers(entry[:3])
+    places = fields.integers(entry[3])
+    if rows < 1 or crc >> 32 or offset % 64:
+        raise CorruptShardError(f"not a chunk: {str(entry)[:80]}")
+    if max(offset, *places, 0) > length:
+        raise CorruptShardError(f"a chunk starts outside of its file of {length} bytes")
+    return ChunkRef(rows=rows, value_offset=offset, value_crc=crc, index_offsets=places)
+
+
+_DECODERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "run": _run,
+    "site": _site,
+    "rows": _rows,
+    "shard": _shard,
+}

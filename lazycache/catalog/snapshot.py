@@ -1,0 +1,287 @@
+"""What a dataset holds at one version: the log replayed. Pure.
+
+Row numbers are settled here. The rows of a table are those of commit 1, then those of commit 2,
+and so on; so the row numbers of a snapshot are the same in every later one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from lazycache.catalog.column_types import widest
+from lazycache.catalog.extents import Extents, merged_extents
+from lazycache.catalog.natural import natural_key
+from lazycache.catalog.placing import check_shard, check_site, check_tiling
+from lazycache.errors import CorruptShardError, SiteNotFoundError, nearest
+from lazycache.types import Commit, Identity, RunInfo, ShardRef, SiteSpec, TableFileRef
+
+__all__ = ["Extents", "PlacedShard", "PlacedTable", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedShard:
+    """A shard and where its rows are in its table."""
+
+    ref: ShardRef
+    """The shard as its commit names it."""
+    row_start: int
+    """Its first row, counted from the first row of the table."""
+
+    @property
+    def row_stop(self) -> int:
+        """The row after its last."""
+        return self.row_start + self.ref.rows
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTable:
+    """A table file, the run it belongs to, and where its rows are in its table."""
+
+    ref: TableFileRef
+    """The file as its commit names it."""
+    run: str
+    """Name of the run that its rows belong to."""
+    row_start: int
+    """Its first row, counted from the first row of the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One row space, as far as it is replayed."""
+
+    rows: int = 0
+    """All its rows."""
+    added: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Version of each commit that added rows: the rows before it, and how many it added."""
+    files: tuple[PlacedTable, ...] = ()
+    """Its files in row order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """The dataset at one version. Made by `replay`; never changes.
+
+    Example:
+        >>> identity = Identity(version=1, uuid="u", created="2026-01-01")
+        >>> empty = Snapshot.replay(identity, [])
+        >>> empty.version, list(empty.sites), empty.rows("tokens")
+        (0, [], 0)
+    """
+
+    identity: Identity
+    """Which dataset."""
+    version: int = 0
+    """Version of the last commit; 0 before the first."""
+    runs: Mapping[str, RunInfo] = field(default_factory=dict)
+    """Runs by name, in order of first appearance."""
+    sites: Mapping[str, SiteSpec] = field(default_factory=dict)
+    """Sites by name, in natural order: `resid_out_2` before `resid_out_10`."""
+    commits: tuple[Commit, ...] = ()
+    """All commits: commit v is commits[v-1]."""
+    _tables: Mapping[str, _Table] = field(default_factory=dict, repr=False)
+    _shards: Mapping[str, tuple[PlacedShard, ...]] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def replay(
+        identity: Identity, commits: Iterable[Commit], previous: Snapshot | None = None
+    ) -> Snapshot:
+        """Return the snapshot after `commits`, which follow on `previous`.
+
+        The same whether commits come at once or bit by bit. Costs time in proportion to the new
+        commits only. A run that is declared again keeps its first information.
+
+        Raises:
+            CorruptShardError: the commits contradict each other; says which and how.
+        """
+        replaying = _Replay(previous or Snapshot(identity))
+        for commit in commits:
+            replaying.add(commit)
+        return replaying.result()
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that have rows or sites, in order."""
+        names = {site.table for site in self.sites.values()} | self._tables.keys()
+        return tuple(sorted(names, key=natural_key))
+
+    def rows(self, table: str) -> int:
+        """Rows of a table; 0 if there is no such table."""
+        return self._tables.get(table, _EMPTY).rows
+
+    def table_files(self, table: str) -> tuple[PlacedTable, ...]:
+        """Files of a table in row order; they follow each other without a hole."""
+        return self._tables.get(table, _EMPTY).files
+
+    def shards(self, site: str) -> tuple[PlacedShard, ...]:
+        """Shards of a site in row order; there may be holes between them, but no overlap.
+
+        Raises:
+            SiteNotFoundError: no such site; names the nearest.
+        """
+        if site not in self.sites:
+            raise SiteNotFoundError(f"No site {site!r}. {nearest(site, self.sites)}")
+        return self._shards.get(site, ())
+
+    def covered(self, site: str) -> int:
+        """Rows that a site has values for.
+
+        Raises:
+            SiteNotFoundError: no such site; names the nearest.
+        """
+        return sum(shard.ref.rows for shard in self.shards(site))
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Columns of all files of a table and their types, in order of first appearance.
+
+        A column whose type differs between files has the type that holds all of its values.
+        """
+        types: dict[str, str] = {}
+        for file in self.table_files(table):
+            for name, kind in file.ref.columns.items():
+                types[name] = widest(types.get(name, kind), kind)
+        return types
+
+    def extents(self, table: str) -> Extents:
+        """Which example each row of a table belongs to, in row order.
+
+        Computed at each call, in numpy: keep the result. Neighbouring extents of one example are
+        one, also where a file or commit ends between them.
+        """
+        files = self.table_files(table)
+        index = {name: i for i, name in enumerate(self.runs)}
+        return merged_extents(
+            runs=[index[file.run] for file in files],
+            examples=[file.ref.examples for file in files],
+            lengths=[file.ref.lengths for file in files],
+        )
+
+
+_EMPTY = _Table()
+
+
+class _Replay:
+    """A snapshot in the making: copies what it changes of the one before, nothing else."""
+
+    def __init__(self, before: Snapshot) -> None:
+        self._before = before
+        self._version = before.version
+        self._commits: list[Commit] = []
+        self._runs = dict(before.runs)
+        self._sites = dict(before.sites)
+        self._tables: dict[str, _OpenTable] = {}
+        self._shards: dict[str, list[PlacedShard]] = {}
+
+    def add(self, commit: Commit) -> None:
+        """Apply one commit."""
+        if commit.version != self._version + 1:
+            raise CorruptShardError(
+                f"Log record {self._version + 1} is missing: {commit.version} follows."
+            )
+        self._version = commit.version
+        self._commits.append(commit)
+        for run in commit.runs:
+            self._runs.setdefault(run.name, run)
+        for site in commit.sites:
+            self._declare(site)
+        if commit.tables:
+            self._add_rows(commit)
+        for shard in commit.shards:
+            self._place(shard)
+
+    def _declare(self, site: SiteSpec) -> None:
+        known = self._sites.get(site.name)
+        if known is None:
+            check_site(site)
+            self._sites[site.name] = site
+        elif known != site:
+            raise CorruptShardError(
+                f"Commit {self._version} declares site {site.name!r} as {site}; it is {known}."
+            )
+
+    def _add_rows(self, commit: Commit) -> None:
+        if commit.run not in self._runs:
+            raise CorruptShardError(
+                f"Commit {commit.version} adds rows to run {commit.run!r}, which nobody declared."
+            )
+        for table in dict.fromkeys(file.table for file in commit.tables):
+            files = [file for file in commit.tables if file.table == table]
+            files.sort(key=lambda file: (file.row_start, file.rows))
+            target = self._table(table)
+            check_tiling(files, base=target.rows)
+            target.extend(files, run=commit.run, version=commit.version)
+
+    def _table(self, name: str) -> _OpenTable:
+        if name not in self._tables:
+            self._tables[name] = _OpenTable(self._before._tables.get(name, _EMPTY))  # noqa: SLF001
+        return self._tables[name]
+
+    def _place(self, shard: ShardRef) -> None:
+        site = self._sites.get(shard.site)
+        if site is None:
+            raise CorruptShardError(f"{shard.path!r} is of site {shard.site!r}: nobody declared it")
+        check_shard(shard, site)
+        version = self._version if shard.covers is None else shard.covers
+        base, rows = self._table(site.table).added.get(version, (0, 0))
+        if shard.row_start + shard.rows > rows:
+            raise CorruptShardError(
+                f"{shard.path!r} covers rows {shard.row_start} to {shard.row_start + shard.rows} "
+                f"of commit {version}, which added {rows} rows to table {site.table!r}."
+            )
+        if shard.rows:
+            self._insert(PlacedShard(shard, base + shard.row_start))
+
+    def _insert(self, shard: PlacedShard) -> None:
+        """Keep the shards of a site in row order; nearly always the new one is the last."""
+        name = shard.ref.site
+        if name not in self._shards:
+            self._shards[name] = list(self._before._shards.get(name, ()))  # noqa: SLF001
+        placed = self._shards[name]
+        at = len(placed)
+        if placed and placed[-1].row_start > shard.row_start:
+            at = bisect(placed, shard.row_start, key=attrgetter("row_start"))
+        for other in placed[max(0, at - 1) : at + 1]:
+            if other.row_start < shard.row_stop and shard.row_start < other.row_stop:
+                raise CorruptShardError(
+                    f"{shard.ref.path!r} and {other.ref.path!r} cover the same rows of {name!r}."
+                )
+        placed.insert(at, shard)
+
+    def result(self) -> Snapshot:
+        """Return the snapshot after what was added."""
+        before = self._before
+        if not self._commits:
+            return before
+        names = sorted(self._sites, key=natural_key)
+        return Snapshot(
+            identity=before.identity,
+            version=self._version,
+            runs=self._runs,
+            sites={name: self._sites[name] for name in names},
+            commits=(*before.commits, *self._commits),
+            _tables={**before._tables, **{k: v.closed() for k, v in self._tables.items()}},  # noqa: SLF001
+            _shards={**before._shards, **{k: tuple(v) for k, v in self._shards.items()}},  # noqa: SLF001
+        )
+
+
+class _OpenTable:
+    """A `_Table` that still grows."""
+
+    def __init__(self, before: _Table) -> None:
+        self.rows = before.rows
+        self.added = dict(before.added)
+        self._files = list(before.files)
+
+    def extend(self, files: Sequence[TableFileRef], *, run: str, version: int) -> None:
+        """Add the files of one commit behind what is there."""
+        base = self.rows
+        for file in files:
+            self._files.append(PlacedTable(file, run, base + file.row_start))
+            self.rows += file.rows
+        self.added[version] = (base, self.rows - base)
+
+    def closed(self) -> _Table:
+        """Return it as it is now."""
+        return _Table(rows=self.rows, added=self.added, files=tuple(self._files))

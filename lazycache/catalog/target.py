@@ -1,0 +1,85 @@
+"""Where a capture writes to: a new dataset, one that is continued, or one that is replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lazycache.catalog.identity import create_dataset, read_identity
+from lazycache.catalog.log import CommitLog
+from lazycache.catalog.snapshot import Snapshot
+from lazycache.errors import DatasetExistsError, DatasetNotFoundError
+from lazycache.storage.layout import DATA_PREFIX, IDENTITY, LOG_PREFIX, TABLES_PREFIX
+from lazycache.storage.store import Store
+
+_OURS = (LOG_PREFIX, DATA_PREFIX, TABLES_PREFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place to write to, looked at but not touched yet."""
+
+    snapshot: Snapshot | None
+    """What is there and stays; None if a dataset is created."""
+    replace: bool
+    """Whether a dataset that is there is removed first."""
+
+    def prepare(self, store: Store) -> Snapshot:
+        """Make the place a dataset to write to; return what it holds. The first write."""
+        if self.snapshot is not None:
+            return self.snapshot
+        if self.replace:
+            remove_dataset(store)
+        return Snapshot.replay(create_dataset(store), [])
+
+
+def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
+    """Look at a place and decide what writing to it means. Nothing is written.
+
+    A dataset without a commit counts as empty: it may be what an interrupted start left.
+
+    Raises:
+        DatasetExistsError: a dataset with rows is there and neither `resume` nor `overwrite` is
+            said, or the folder holds files of another kind.
+    """
+    try:
+        identity = read_identity(store)
+    except DatasetNotFoundError:
+        foreign = next(iter(store.list("")), None)
+        if foreign is not None:
+            raise DatasetExistsError(
+                f"{store.url} holds files that are no lazycache dataset ({foreign.path}, ...): "
+                "choose a new or empty folder."
+            ) from None
+        return Target(None, replace=False)
+    if overwrite:
+        return Target(None, replace=True)
+    snapshot = Snapshot.replay(identity, CommitLog(store).read())
+    if snapshot.version and not resume:
+        raise DatasetExistsError(
+            f"{store.url} already holds a dataset (version {snapshot.version}, "
+            f"{snapshot.rows('tokens'):,} tokens of {snapshot.rows('examples'):,} examples). "
+            "Open it with lc.open(url), add to it with resume=True, or replace it with "
+            "overwrite=True."
+        )
+    return Target(snapshot, replace=False)
+
+
+def remove_dataset(store: Store) -> None:
+    """Remove a dataset: its log first, so that a half removed one is an empty dataset, not a lie.
+
+    Raises:
+        DatasetNotFoundError: the place holds no dataset; nothing is removed.
+        DatasetExistsError: it also holds files of another kind; nothing is removed.
+    """
+    read_identity(store)
+    paths = [info.path for info in store.list("")]
+    foreign = [path for path in paths if path != IDENTITY and not path.startswith(_OURS)]
+    if foreign:
+        raise DatasetExistsError(
+            f"{store.url} holds files that are not of its dataset ({foreign[0]}, ...); nothing was "
+            "removed. Move them away, or choose another folder."
+        )
+    log = sorted((path for path in paths if path.startswith(LOG_PREFIX)), reverse=True)
+    data = [path for path in paths if path.startswith((DATA_PREFIX, TABLES_PREFIX))]
+    for path in (*log, *data, IDENTITY):
+        store.delete(path)

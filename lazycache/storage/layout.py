@@ -1,0 +1,139 @@
+"""Where things lie in a dataset: the only place that builds or checks a path. Pure.
+
+A dataset holds one identity, a log of commits, activation shards and table files::
+
+    lazycache.json
+    _log/00000000000000000007.json
+    data/<site>/<unique>-r<rank>.parquet
+    tables/<table>/<unique>-r<rank>.parquet
+
+Names become folder names that every file system and bucket takes: what is not a letter, digit,
+`.`, `_` or `-` is written as `~XX`, the hexadecimal value of each of its UTF-8 bytes.
+"""
+
+import re
+
+from lazycache.errors import StorageError
+
+IDENTITY = "lazycache.json"
+"""Path of the identity: what makes a folder a dataset."""
+
+LOG_PREFIX = "_log/"
+"""Folder of the commits."""
+
+DATA_PREFIX = "data/"
+"""Folder of the activation shards."""
+
+TABLES_PREFIX = "tables/"
+"""Folder of the table files."""
+
+_FOLDER_BYTES = 200  # file systems stop at 255 bytes per name; some encrypting ones earlier
+_PATH_CHARS = 1024  # the longest key that S3 takes
+_PLAIN = re.compile(rb"[A-Za-z0-9._-]")
+_LOG = re.compile(rf"{LOG_PREFIX}([0-9]{{20}})\.json")
+_UNIQUE = re.compile(r"[A-Za-z0-9]{1,64}")
+# `:` is a drive, a stream or a protocol somewhere; site names carry it escaped
+_FORBIDDEN = r"\x00-\x1f\x7f\\:\ud800-\udfff"
+_PART = rf"(?!\.{{1,2}}(?:/|\Z))[^/{_FORBIDDEN}]+"
+_INSIDE = re.compile(rf"{_PART}(?:/{_PART})*")
+
+
+def site_dir(name: str) -> str:
+    """Return the folder name of a site or table; different names get different folders.
+
+    Raises:
+        StorageError: the name is empty, `.`, `..`, not Unicode text, or too long.
+
+    Example:
+        >>> site_dir("resid_out_3"), site_dir("model.norm:out")
+        ('resid_out_3', 'model.norm~3Aout')
+    """
+    if name in {"", ".", ".."}:
+        raise StorageError(f"{name!r} cannot name a site or table: choose a name with letters.")
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError as exc:
+        raise StorageError(f"The name {name!r} is not Unicode text.") from exc
+    folder = b"".join(_escape(raw[i : i + 1]) for i in range(len(raw))).decode()
+    if len(folder) > _FOLDER_BYTES:
+        raise StorageError(
+            f"The name {name[:60]!r}... takes {len(folder)} bytes as a folder name; at most "
+            f"{_FOLDER_BYTES} fit. Choose a shorter name."
+        )
+    return folder
+
+
+def _escape(byte: bytes) -> bytes:
+    return byte if _PLAIN.match(byte) else b"~%02X" % byte[0]
+
+
+def shard_path(site: str, *, unique: str, rank: int) -> str:
+    """Return the path of a new activation shard.
+
+    Example:
+        >>> shard_path("embed", unique="0a1b", rank=2)
+        'data/embed/0a1b-r2.parquet'
+    """
+    return f"{DATA_PREFIX}{site_dir(site)}/{_file_name(unique, rank)}"
+
+
+def table_path(table: str, *, unique: str, rank: int) -> str:
+    """Return the path of a new file of table rows.
+
+    Example:
+        >>> table_path("tokens", unique="0a1b", rank=0)
+        'tables/tokens/0a1b-r0.parquet'
+    """
+    return f"{TABLES_PREFIX}{site_dir(table)}/{_file_name(unique, rank)}"
+
+
+def _file_name(unique: str, rank: int) -> str:
+    assert _UNIQUE.fullmatch(unique), f"not a unique part: {unique!r}"
+    assert rank >= 0, f"negative rank {rank}"
+    return f"{unique}-r{rank}.parquet"
+
+
+def log_path(version: int) -> str:
+    """Return the path of a commit: 20 digits, so that names sort as versions do.
+
+    Example:
+        >>> log_path(7)
+        '_log/00000000000000000007.json'
+    """
+    assert 0 < version < 10**20, f"not a version: {version}"
+    return f"{LOG_PREFIX}{version:020d}.json"
+
+
+def parse_log_path(path: str) -> int | None:
+    """Return the version that a path of the log names; None for anything else.
+
+    Example:
+        >>> parse_log_path("_log/00000000000000000007.json"), parse_log_path("_log/note.txt")
+        (7, None)
+    """
+    match = _LOG.fullmatch(path)
+    version = int(match[1]) if match else 0
+    return version or None
+
+
+def check_path(path: str) -> str:
+    """Return `path` if it stays inside a dataset whatever reads it.
+
+    That is: relative, normalised, `/`-separated, no `..`, no drive or protocol, no control
+    character, at most 1,024 characters.
+
+    Raises:
+        StorageError: the path is anything else.
+
+    Example:
+        >>> check_path("data/embed/0a1b-r0.parquet")
+        'data/embed/0a1b-r0.parquet'
+    """
+    if len(path) > _PATH_CHARS:
+        raise StorageError(f"A path of {len(path)} characters: up to {_PATH_CHARS} are allowed.")
+    if not _INSIDE.fullmatch(path):
+        raise StorageError(
+            f"{path!r} is not a path inside a dataset: relative, normalised, with / between its "
+            "parts, without `..`, backslash, colon or control characters."
+        )
+    return path

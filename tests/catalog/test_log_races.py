@@ -1,0 +1,151 @@
+"""The commit log under real processes, half of them killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from catalog_helpers import plain, small_commit
+
+from lazycache.catalog import records
+from lazycache.catalog.log import CommitLog, create_dataset
+from lazycache.catalog.snapshot import Snapshot
+from lazycache.storage.layout import log_path
+from lazycache.storage.local_store import TEMPORARY, LocalStore
+
+TESTS = Path(__file__).parents[1]
+WRITERS = 8
+
+
+class Race:
+    """Processes that commit to one dataset, and what each was told."""
+
+    def __init__(self, folder, *, commits, links):
+        self.store = LocalStore(folder / "dataset", create=True)
+        self.identity = create_dataset(self.store)
+        self.notes = [folder / f"notes{i}" for i in range(WRITERS)]
+        script = str(TESTS / "catalog/racing_writer.py")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+        self.writers = [
+            subprocess.Popen(
+                [sys.executable, script, self.store.url, str(note), f"w{i}x", str(commits), links],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+            )
+            for i, note in enumerate(self.notes)
+        ]
+
+    def start(self):
+        deadline = time.monotonic() + 60
+        while not all(note.exists() and note.read_bytes() for note in self.notes):
+            assert time.monotonic() < deadline, "the writers did not come up"
+            time.sleep(0.01)
+        for writer in self.writers:
+            writer.stdin.write(b"g")
+            writer.stdin.close()
+
+    def kill(self, i):
+        os.kill(self.writers[i].pid, signal.SIGKILL)
+
+    def end(self):
+        """Wait for all; the ones that were not killed must have succeeded."""
+        codes = []
+        for writer in self.writers:
+            codes.append(writer.wait(timeout=120))
+            errors = writer.stderr.read().decode()
+            writer.stderr.close()
+            assert codes[-1] in {0, -signal.SIGKILL}, errors
+        return codes
+
+    def told(self):
+        """What the writers were told: txn to version."""
+        lines = [line for note in self.notes for line in note.read_text().splitlines()[1:]]
+        told = dict(line.split() for line in lines)
+        assert len(told) == len(lines), "one commit was acknowledged twice"
+        return {txn: int(version) for txn, version in told.items()}
+
+
+def check(race):
+    """Every acknowledged commit is there exactly once and whole; all others whole or not at all."""
+    log = CommitLog(race.store)
+    commits = log.read()
+    found = [commit for commit in commits if commit.txn]
+    versions = {commit.txn: commit.version for commit in found}
+    assert len(versions) == len(found), "a commit is in the log twice"
+    told = race.told()
+    assert {txn: versions.get(txn) for txn in told} == told
+    for commit in found:
+        i = int(commit.txn.partition("x")[2])
+        expected = replace(small_commit(commit.txn, rows=1 + i % 5), version=commit.version)
+        assert plain(commit) == plain(expected)
+    snapshot = Snapshot.replay(race.identity, commits)
+    assert snapshot.rows("examples") == len(found)
+    assert snapshot.covered("resid_out_0") == snapshot.rows("tokens")
+    return commits, told
+
+
+@pytest.mark.parametrize("links", ["links", "no-links"])
+def test_a_race_loses_nothing(tmp_path, links):
+    """Eight processes, twenty-five commits each: no hole, no double, and readers see prefixes."""
+    race = Race(tmp_path, commits=25, links=links)
+    race.start()
+    seen = []
+    while any(writer.poll() is None for writer in race.writers):
+        seen.append([commit.txn for commit in CommitLog(race.store).read()])
+    assert race.end() == [0] * WRITERS
+    commits, told = check(race)
+    assert len(commits) == len(told) == 25 * WRITERS
+    order = [commit.txn for commit in commits]
+    assert all(part == order[: len(part)] for part in seen), "a reader saw another order"
+    assert any(0 < len(part) < len(order) for part in seen), "no reader looked during the race"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["links", "no-links"])
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_minus_nine_of_half_the_writers(tmp_path, links, seed):
+    """SIGKILL at any moment: what was acknowledged stays, once; nothing is ever partial."""
+    race = Race(tmp_path, commits=60, links=links)
+    chance = random.Random(seed)
+    race.start()
+    for i in chance.sample(range(WRITERS), WRITERS // 2):
+        time.sleep(chance.uniform(0, 0.15))
+        race.kill(i)
+    codes = race.end()
+    commits, told = check(race)
+    assert codes.count(0) >= WRITERS // 2
+    assert len(told) >= 60 * codes.count(0)
+    # at most one more commit per killed writer arrived without its acknowledgement
+    unheard = [commit for commit in commits if commit.txn and commit.txn not in told]
+    assert len(unheard) <= codes.count(-signal.SIGKILL)
+    if links == "links":
+        assert all(commit.txn for commit in commits), "a torn record on a file system with links"
+
+
+@pytest.mark.slow
+def test_the_log_goes_on_after_every_kind_of_kill(tmp_path, monkeypatch):
+    """After kills, torn and temporary leftovers a new writer commits and a reader reads."""
+    race = Race(tmp_path, commits=1000, links="links")
+    race.start()
+    time.sleep(0.1)
+    for i in range(WRITERS):
+        race.kill(i)
+    race.end()
+    commits, _ = check(race)
+    torn = records.encode(replace(small_commit("torn"), version=len(commits) + 1))[:-20]
+    race.store.put(log_path(len(commits) + 1), torn)
+    monkeypatch.setattr("lazycache.catalog.log._TORN_PATIENCE_S", 0.0)
+    log = CommitLog(race.store)
+    assert len(log.read()) == len(commits)
+    mine = log.append(small_commit("w9x0", rows=1), base=0, validate=None)
+    assert mine.version == len(commits) + 2
+    assert [commit.txn for commit in log.read(after=len(commits))] == ["", "w9x0"]
+    leftovers = [p.name for p in Path(race.store.url, "_log").iterdir()]
+    shown = [info.path.removeprefix("_log/") for info in race.store.list("_log/")]
+    assert sorted(n for n in leftovers if not n.startswith(TEMPORARY)) == shown
