@@ -1,0 +1,121 @@
+"""A thread that appends finished transactions to the log, and begins them when it is time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from time import monotonic
+
+from lazycache.catalog.log import CommitLog
+from lazycache.catalog.snapshot import Snapshot
+from lazycache.types import Commit, RunInfo, SiteSpec
+from lazycache.writer.feed import Feed
+from lazycache.writer.jobs import Job, Mark, Stop
+from lazycache.writer.settings import Settings
+from lazycache.writer.transaction import Transaction
+
+
+class Committer:
+    """Commits in the order of the marks, one at a time, while workers go on with later batches."""
+
+    def __init__(
+        self,
+        *,
+        feed: Feed,
+        log: CommitLog,
+        snapshot: Snapshot,
+        run: RunInfo,
+        specs: Callable[[], Mapping[str, SiteSpec]],
+        settings: Settings,
+    ) -> None:
+        self._feed = feed
+        self._log = log
+        self._run_info = run
+        self._run_declared = run.name in snapshot.runs
+        self._sites_declared = set(snapshot.sites)
+        self._specs = specs
+        self._settings = settings
+        self.version = snapshot.version
+        """The newest version that is known."""
+        self.commits = 0
+        """Log records written."""
+        self.rows = 0
+        """Rows of tables in them."""
+        # a daemon: a process that ends on an exception must not wait for a slow store
+        self._thread = threading.Thread(target=self._run, name="lazycache-committer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to wait for transactions."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # in steps: some platforms cannot interrupt an endless one
+
+    def _run(self) -> None:
+        try:
+            self._walk(self._feed.root)
+        except BaseException as error:  # noqa: BLE001 - a thread carries any error to its callers
+            self._feed.fail(error)
+
+    def _walk(self, job: Job) -> None:
+        while (after := self._next(job)) is not None:
+            job = after
+            if isinstance(job, Mark):
+                self._commit(job.transaction)
+            elif isinstance(job, Stop):
+                return
+
+    def _next(self, job: Job) -> Job | None:
+        """Wait for the next job, and make one when the oldest uncommitted row is old enough."""
+        with self._feed.lock:
+            while job.next is None and not self._feed.failed:
+                since = self._feed.tail.since
+                wait_s = None if since is None else since + self._settings.commit_seconds
+                if wait_s is not None and (wait_s := wait_s - monotonic()) <= 0:
+                    self._feed.mark()
+                else:
+                    self._feed.pause(wait_s)
+            return None if self._feed.failed else job.next
+
+    def _commit(self, transaction: Transaction) -> None:
+        if not self._gathered(transaction):
+            return
+        draft = self._draft(transaction)
+        # what others commit meanwhile is checked by the log: rows never conflict, sites might
+        written = self._log.append(draft, base=self.version, validate=None)
+        self._run_declared = True
+        self._sites_declared.update(spec.name for spec in draft.sites)
+        with self._feed.lock:
+            self.version = transaction.version = written.version
+            self.commits += 1
+            self.rows = transaction.rows
+            self._feed.changed.notify_all()
+
+    def _gathered(self, transaction: Transaction) -> bool:
+        """Wait for the workers; from True on a log record may exist."""
+        with self._feed.lock:
+            while transaction.waiting and not self._feed.failed:
+                self._feed.pause()
+            transaction.attempted = not self._feed.failed
+            return transaction.attempted
+
+    def _draft(self, transaction: Transaction) -> Commit:
+        files = transaction.files
+        specs = self._specs()
+        new = {ref.site for ref in files.shards} - self._sites_declared
+        return Commit(
+            version=self.version + 1,
+            txn=transaction.txn,
+            writer=f"{platform.node()}:{os.getpid()}:r{self._settings.rank}",
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            run=self._run_info.name,
+            runs=() if self._run_declared else (self._run_info,),
+            sites=tuple(specs[name] for name in sorted(new)),
+            tables=tuple(sorted(files.tables, key=lambda ref: (ref.table, ref.row_start))),
+            shards=tuple(sorted(files.shards, key=lambda ref: (ref.site, ref.row_start))),
+        )

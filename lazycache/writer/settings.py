@@ -1,0 +1,30 @@
+"""The sizes that every part of the writer goes by."""
+
+from dataclasses import dataclass
+
+from lazycache.errors import CaptureError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How much is held, how much goes into a file, how much into a commit."""
+
+    queue_bytes: int
+    """Bytes that may wait to be written; the next batch then waits too."""
+    shard_bytes: int
+    """Bytes after which a shard ends."""
+    chunk_rows: int
+    """Rows that a chunk has at most."""
+    commit_bytes: int
+    """Bytes after which a commit begins by itself."""
+    commit_seconds: float
+    """Age of the oldest row not committed at which a commit begins by itself."""
+    rank: int
+    """Number of this process among those that write; part of every file name."""
+
+    def __post_init__(self) -> None:
+        for name in ("queue_bytes", "shard_bytes", "chunk_rows", "commit_bytes", "commit_seconds"):
+            if getattr(self, name) <= 0:
+                raise CaptureError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.rank < 0:
+            raise CaptureError(f"rank must not be negative, but is {self.rank}")

@@ -1,0 +1,135 @@
+"""One site on its way to disk: parts to chunks, chunks to shards. Used by one worker thread."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lazycache.codec.shard import ShardEncoder
+from lazycache.storage.layout import shard_path
+from lazycache.storage.store import Store, Upload
+from lazycache.types import ChunkRef, ShardRef, SiteSpec
+from lazycache.writer.chunks import OpenChunk, cut, target_rows
+from lazycache.writer.parts import SitePart
+from lazycache.writer.settings import Settings
+
+
+@dataclass(slots=True)
+class _OpenShard:
+    """A file being written."""
+
+    path: str
+    row_start: int
+    upload: Upload
+    encoder: ShardEncoder
+    chunks: list[ChunkRef] = field(default_factory=list)
+
+
+class SiteLane:
+    """Writes the rows of one site; holds at most one open chunk and one open file."""
+
+    def __init__(
+        self, spec: SiteSpec, *, store: Store, settings: Settings, free: Callable[[int], None]
+    ) -> None:
+        self._spec = spec
+        self._store = store
+        self._settings = settings
+        self._free = free
+        self._chunk = OpenChunk()
+        self._shard: _OpenShard | None = None
+        self._row = 0  # of the transaction: the first one that is not written
+        self._done: list[ShardRef] = []
+
+    @property
+    def held(self) -> int:
+        """Bytes of budget that `flush` would free."""
+        return self._chunk.held
+
+    @property
+    def length(self) -> int:
+        """Bytes of the open file; 0 if there is none."""
+        return self._shard.encoder.length if self._shard else 0
+
+    def add(self, part: SitePart, *, row_start: int, sites: int) -> None:
+        """Take rows over; write the chunks that they fill."""
+        if row_start != self._row + self._chunk.rows:  # batches without this site: rows it lacks
+            self.flush()
+            self.roll()
+            self._row = row_start
+        target = target_rows(
+            row_bytes=self._spec.row_bytes,
+            chunk_rows=self._settings.chunk_rows,
+            queue_bytes=self._settings.queue_bytes,
+            sites=sites,
+        )
+        if self._chunk.rows >= target:  # it was larger while there were fewer sites
+            self.flush()
+        for piece in cut(part, room=target - self._chunk.rows, target=target):
+            self._chunk.add(piece)
+            if self._chunk.rows >= target:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the open chunk, whatever its size."""
+        if not self._chunk.rows:
+            return
+        chunk, self._chunk = self._chunk, OpenChunk()
+        shard = self._shard_with_room(chunk.rows * self._spec.row_bytes)
+        ref = shard.encoder.add_chunk([piece.values for piece in chunk.pieces], chunk.index())
+        shard.chunks.append(ref)
+        self._row += chunk.rows
+        chunk.pieces.clear()  # memory first, then the budget
+        self._free(chunk.held)
+
+    def roll(self) -> None:
+        """Finish the open file; the next chunk begins another."""
+        if self._shard is None:
+            return
+        shard = self._shard
+        shard.encoder.finish()
+        shard.upload.finish()
+        self._shard = None
+        self._done.append(
+            ShardRef(
+                site=self._spec.name,
+                path=shard.path,
+                length=shard.encoder.length,
+                rows=shard.encoder.rows,
+                row_start=shard.row_start,
+                covers=None,
+                chunks=tuple(shard.chunks),
+            )
+        )
+
+    def finish(self) -> list[ShardRef]:
+        """Write all there is and return the files of the transaction; start the next one."""
+        self.flush()
+        self.roll()
+        self._row = 0
+        return self.take()
+
+    def take(self) -> list[ShardRef]:
+        """Return the finished files and forget them."""
+        done, self._done = self._done, []
+        return done
+
+    def abort(self) -> None:
+        """Drop what is open."""
+        self._chunk = OpenChunk()
+        if self._shard is not None:
+            shard, self._shard = self._shard, None
+            shard.upload.abort()
+
+    def _shard_with_room(self, nbytes: int) -> _OpenShard:
+        if self._shard and self._shard.encoder.length + nbytes > self._settings.shard_bytes:
+            self.roll()
+        if self._shard is None:
+            self._shard = self._open()
+        return self._shard
+
+    def _open(self) -> _OpenShard:
+        path = shard_path(self._spec.name, unique=uuid.uuid4().hex, rank=self._settings.rank)
+        upload = self._store.create(path)
+        encoder = ShardEncoder(self._spec, write=upload.write)
+        return _OpenShard(path, self._row, upload, encoder)

@@ -1,0 +1,230 @@
+"""The sink that capture fills: batches in, committed shards out, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+
+from lazycache.catalog.log import CommitLog
+from lazycache.catalog.snapshot import Snapshot
+from lazycache.errors import CaptureError, LazycacheError
+from lazycache.storage.store import Store
+from lazycache.types import INDEX_COLUMNS, RowBatch, RunInfo
+from lazycache.writer.committer import Committer
+from lazycache.writer.feed import Feed
+from lazycache.writer.intake import Intake
+from lazycache.writer.jobs import Load
+from lazycache.writer.parts import Part, SitePart, TablePart
+from lazycache.writer.settings import Settings
+from lazycache.writer.worker import Worker
+
+_WORKERS = 4  # more only help stores that are slower than this many requests at once
+_TABLE_WEIGHT = 1024  # a row of text costs about what encoding this many bytes of a site costs
+
+
+@dataclass(frozen=True, slots=True)
+class WriterProgress:
+    """How far a writer is."""
+
+    rows: int
+    """Rows taken over, of all tables together."""
+    bytes: int
+    """Bytes taken over: activations and columns."""
+    queued_bytes: int
+    """Bytes that are not written yet; never above `queue_bytes`, but for one larger batch."""
+    commits: int
+    """Commits made."""
+    committed_rows: int
+    """Rows in them, of all tables together."""
+    seconds_blocked: float
+    """Seconds that `write` has waited for room: how much slower the store is than the model."""
+
+
+class DatasetWriter:
+    """Write batches to a dataset. Implements `Sink`; may be used from several threads.
+
+    Every writer ends with `close` or `abort`, which join its threads.
+
+    Args:
+        store: where the dataset is.
+        snapshot: the newest snapshot; its sites and columns keep their types.
+        run: what the rows belong to; declared with the first commit.
+        queue_bytes: bytes that may wait to be written. Peak memory is this (or a batch that is
+            larger) and the batch that waits for room.
+        shard_bytes: bytes after which a shard ends.
+        chunk_rows: most rows in a chunk; wide rows and small queues make it fewer.
+        commit_bytes: bytes after which a commit begins by itself.
+        commit_seconds: age of the oldest uncommitted row at which a commit begins by itself.
+        rank: number of this process among those that write.
+
+    Cost: activations are handed to the store as views of the batch's tensors, never copied; they
+    are read once for their CRC. `write` returns at once while there is room.
+
+    Example:
+        >>> import numpy as np, torch, tempfile
+        >>> from lazycache.catalog.log import CommitLog, create_dataset
+        >>> from lazycache.catalog.snapshot import Snapshot
+        >>> from lazycache.storage.local_store import LocalStore
+        >>> from lazycache.types import SiteBlock, TableBlock
+        >>> store = LocalStore(tempfile.mkdtemp(), create=True)
+        >>> identity = create_dataset(store)
+        >>> writer = DatasetWriter(
+        ...     store, snapshot=Snapshot.replay(identity, []), run=RunInfo("main", {}), rank=0,
+        ...     queue_bytes=1 << 20, shard_bytes=1 << 20, chunk_rows=8192, commit_bytes=1 << 30,
+        ...     commit_seconds=60,
+        ... )
+        >>> rows = TableBlock(2, {"example": np.array([0, 1])})
+        >>> values = SiteBlock("examples", torch.ones(2, 4))
+        >>> writer.write(RowBatch({"examples": rows}, {"pooled": values}))
+        >>> writer.commit()
+        1
+        >>> writer.close()
+        >>> Snapshot.replay(identity, CommitLog(store).read()).rows("examples")
+        2
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        snapshot: Snapshot,
+        run: RunInfo,
+        queue_bytes: int,
+        shard_bytes: int,
+        chunk_rows: int,
+        commit_bytes: int,
+        commit_seconds: float,
+        rank: int,
+    ) -> None:
+        self._settings = Settings(
+            queue_bytes=queue_bytes,
+            shard_bytes=shard_bytes,
+            chunk_rows=chunk_rows,
+            commit_bytes=commit_bytes,
+            commit_seconds=commit_seconds,
+            rank=rank,
+        )
+        count = min(_WORKERS, os.cpu_count() or 1)
+        self._feed = Feed(limit=queue_bytes, readers=count)
+        columns = {table: snapshot.columns(table) for table in INDEX_COLUMNS}
+        self._intake = Intake(sites=snapshot.sites, columns=columns)
+        self._checking = threading.Lock()
+        self._worker_of: dict[tuple[bool, str], int] = {}  # (is a site, name)
+        self._weights = [0] * count
+        self._closed = False
+        self._workers = [
+            Worker(number, feed=self._feed, store=store, settings=self._settings)
+            for number in range(count)
+        ]
+        self._committer = Committer(
+            feed=self._feed,
+            log=CommitLog(store),
+            snapshot=snapshot,
+            run=run,
+            specs=self._intake.specs,
+            settings=self._settings,
+        )
+        for worker in self._workers:
+            worker.start()
+        self._committer.start()
+
+    def write(self, batch: RowBatch) -> None:
+        """Take a batch over: it will be committed whole or not at all.
+
+        Blocks while the queue is full. A batch larger than the queue goes alone.
+
+        Raises:
+            CaptureError: the batch does not fit together or does not fit the dataset: nothing of
+                it was taken. Or the writer was closed.
+            UnsupportedDtypeError: values that cannot be stored: nothing was taken.
+            LazycacheError: the first error that a thread met, again from every later call.
+        """
+        self._feed.check_open()
+        with self._checking:
+            parts = self._intake.parts(batch)
+            load = self._load(parts)
+        if not parts:
+            return
+        self._feed.put(load)
+        tail = self._feed.tail
+        if tail.charged - tail.marked >= self._settings.commit_bytes:
+            self._feed.mark()
+
+    def commit(self) -> int:
+        """Make all that was taken over durable and visible; return the version.
+
+        Without new rows the newest version is returned and no record is written.
+        """
+        self._feed.check_open()
+        return self._commit()
+
+    def close(self) -> None:
+        """Commit, and end the threads. Does nothing the second time.
+
+        Raises:
+            LazycacheError: what a thread met; what was not committed is then dropped.
+        """
+        if self._closed:
+            self._feed.check()
+            return
+        self._feed.seal()
+        try:
+            self._commit()
+        except LazycacheError:
+            self._end()
+            raise
+        self._feed.stop()
+        self._end()
+
+    def abort(self) -> None:
+        """Drop what is not committed, with its files, and end the threads. Never raises ours."""
+        if not self._closed:
+            self._feed.fail(CaptureError("The writer was aborted: nothing more can be written."))
+            self._end()
+
+    @property
+    def progress(self) -> WriterProgress:
+        """How far it is. Cheap: looks at counters."""
+        with self._feed.lock:
+            return WriterProgress(
+                rows=self._feed.tail.rows,
+                bytes=self._feed.tail.charged,
+                queued_bytes=self._feed.used,
+                commits=self._committer.commits,
+                committed_rows=self._committer.rows,
+                seconds_blocked=self._feed.blocked_s,
+            )
+
+    def _commit(self) -> int:
+        transaction = self._feed.mark()
+        return self._committer.version if transaction is None else self._feed.wait(transaction)
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.join()
+        self._committer.join()
+        for worker in self._workers:
+            worker.delete_leftovers()
+        self._closed = True
+
+    def _load(self, parts: list[Part]) -> Load:
+        by_worker: dict[int, list[Part]] = {}
+        for part in parts:
+            by_worker.setdefault(self._assigned(part), []).append(part)
+        tables = {part.table: part.rows for part in parts if isinstance(part, TablePart)}
+        nbytes = sum(part.nbytes for part in parts)
+        sites = sum(is_site for is_site, _ in self._worker_of)
+        return Load(parts=by_worker, nbytes=nbytes, table_rows=tables, sites=max(1, sites))
+
+    def _assigned(self, part: Part) -> int:
+        """Return the worker of a site or table: always the same, so that its rows stay in order."""
+        if isinstance(part, SitePart):
+            key, weight = (True, part.spec.name), part.spec.row_bytes
+        else:
+            key, weight = (False, part.table), _TABLE_WEIGHT
+        if key not in self._worker_of:
+            lightest = min(range(len(self._weights)), key=self._weights.__getitem__)
+            self._worker_of[key] = lightest
+            self._weights[lightest] += weight
+        return self._worker_of[key]
