@@ -1,0 +1,133 @@
+"""One index, torch's rules, on a numpy array of numbers. Pure.
+
+Lazy tensors keep rows and units as arrays of numbers; indexing such an array is composing the
+selection. torch's rules, not numpy's: an integer removes its dimension first and is never paired
+with index arrays.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+
+from lazycache.errors import SelectionError
+
+
+def normalise(index: Any) -> tuple[Any, ...]:
+    """Return an index as a tuple of int, slice, Ellipsis and numpy arrays (int64 or bool).
+
+    Raises:
+        SelectionError: None, floats, strings and what else is no index.
+
+    Example:
+        >>> normalise(([0, 2], ..., -1))
+        (array([0, 2]), Ellipsis, -1)
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    return tuple(_part(part) for part in parts)
+
+
+def _part(part: Any) -> Any:
+    if part is Ellipsis:
+        return part
+    if isinstance(part, slice):
+        return _plain_slice(part)
+    if part is None:
+        raise SelectionError("None adds no dimension here: .load() first, then index with None.")
+    if isinstance(part, (bool, np.bool_)):
+        raise SelectionError(f"{part} is no index; a mask is an array of bools.")
+    if isinstance(part, torch.Tensor):
+        part = part.detach().cpu().numpy()
+    if not isinstance(part, (np.ndarray, list, range)):
+        return _integer(part)
+    array = np.asarray(part)
+    if array.size == 0 and not isinstance(part, np.ndarray):
+        array = array.astype(np.int64)
+    if array.dtype == np.bool_:
+        return array
+    if array.dtype.kind not in "iu":
+        raise SelectionError(f"an index array holds integers or bools, not {array.dtype}.")
+    return int(array) if array.ndim == 0 else array.astype(np.int64, copy=False)
+
+
+def _plain_slice(part: slice) -> slice:
+    ends = (part.start, part.stop, part.step)
+    start, stop, step = (None if end is None else _integer(end) for end in ends)
+    if step == 0:
+        raise SelectionError("a slice cannot have step 0.")
+    return slice(start, stop, step)
+
+
+def _integer(value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as exc:
+        raise SelectionError(
+            f"{value!r} is no index. Use integers, slices, ..., lists or arrays of integers, masks."
+        ) from exc
+
+
+def is_array(part: Any) -> TypeGuard[np.ndarray]:
+    """Whether a normalised part is an index array or a mask."""
+    return isinstance(part, np.ndarray)
+
+
+def consumed(part: Any) -> int:
+    """Return how many dimensions a normalised part indexes: a mask as many as it has."""
+    return part.ndim if is_array(part) and part.dtype == np.bool_ else 1
+
+
+def expand(index: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
+    """Replace the ellipsis and fill up with full slices, so that every dimension is named.
+
+    Raises:
+        SelectionError: more indices than dimensions, or several ellipses.
+
+    Example:
+        >>> expand((..., 3), 3)
+        (slice(None, None, None), slice(None, None, None), 3)
+    """
+    used = sum(consumed(part) for part in index if part is not Ellipsis)
+    if sum(part is Ellipsis for part in index) > 1:
+        raise SelectionError("an index can hold one ellipsis (...) only.")
+    if used > ndim:
+        raise SelectionError(f"{used} indices for {ndim} dimension{'s' * (ndim != 1)}.")
+    fill = (slice(None),) * (ndim - used)
+    for i, part in enumerate(index):
+        if part is Ellipsis:
+            return (*index[:i], *fill, *index[i + 1 :])
+    return (*index, *fill)
+
+
+def index_array(array: np.ndarray, index: Any) -> np.ndarray:
+    """Index a numpy array by torch's rules; a basic index gives a view.
+
+    Raises:
+        SelectionError: the index does not fit the array's shape, or index arrays are separated by a
+            slice (their dimension would move to the front: index in two steps instead).
+
+    Example:
+        >>> index_array(np.arange(6).reshape(2, 3), (0, [2, 0])).tolist()
+        [2, 0]
+    """
+    parts = expand(normalise(index), array.ndim)
+    basic: list[Any] = []
+    for part in parts:
+        basic.extend([slice(None)] * consumed(part) if is_array(part) else [part])
+    advanced = tuple(
+        part if is_array(part) else slice(None) for part in parts if not isinstance(part, int)
+    )
+    places = [i for i, part in enumerate(advanced) if is_array(part)]
+    if places and places[-1] - places[0] >= len(places):
+        raise SelectionError(
+            "index arrays with a slice between them: index in two steps, x[first][..., second]."
+        )
+    try:
+        # the ellipsis keeps a 0-d result an array (numpy would hand out a scalar)
+        chosen = array[(*basic, Ellipsis)]
+        return chosen[advanced] if places else chosen
+    except IndexError as exc:
+        raise SelectionError(f"{exc} (shape {array.shape}).") from exc

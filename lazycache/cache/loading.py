@@ -1,0 +1,90 @@
+"""A lazy tensor's selection into memory: dense, padded, nested, numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lazycache.cache.examples import ragged_arange
+from lazycache.cache.gather import empty, words_of
+from lazycache.cache.selection import Grid
+from lazycache.codec.dtypes import of_torch
+from lazycache.errors import MemoryBudgetError, SelectionError
+
+if TYPE_CHECKING:
+    from lazycache.cache.lazy_tensor import LazyTensor
+
+PADDED_BLOCK_BYTES = 64 << 20
+"""Values that are held beside a padded tensor while it is filled."""
+
+
+def load(x: LazyTensor) -> torch.Tensor:
+    """Read the selection; examples must have one length."""
+    lead = x.lead
+    if isinstance(lead, Grid) and lead.is_ragged():
+        raise SelectionError(
+            f"{x!r} has examples of different length, which no dense tensor holds. "
+            "Use x.padded(value), x.nested(), x.rows (all rows), x[i] (one example), "
+            "or a position that all have, x[:, -1]."
+        )
+    return x.values_of(lead.flat()).reshape(x.shape)
+
+
+def padded(x: LazyTensor, value: float) -> torch.Tensor:
+    """Read the selection, examples filled up with `value`."""
+    lead = x.lead
+    if not isinstance(lead, Grid) or not lead.is_ragged():
+        return load(x)
+    examples, longest = lead.shape
+    here = x.to("cpu")
+    out = empty((examples * longest, *x.row_shape), x.dtype).fill_(value)
+    target, done = words_of(out), 0
+    row_bytes = max(1, x.nbytes // max(1, lead.count))
+    for grid in lead.blocks(rows=max(1, PADDED_BLOCK_BYTES // row_bytes)):
+        lengths = grid.lengths()
+        begins = (done + np.arange(len(lengths))) * longest
+        values = here.values_of(grid.flat()).contiguous()
+        target[ragged_arange(begins, lengths)] = words_of(values)
+        done += len(lengths)
+    return out.view(x.shape).to(x.device)
+
+
+def nested(x: LazyTensor) -> torch.Tensor:
+    """Read the selection as a jagged nested tensor."""
+    lengths = torch.from_numpy(x.lengths).to(x.device)
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    jagged: torch.Tensor = torch.nested.nested_tensor_from_jagged(
+        x.values_of(x.lead.flat()), offsets
+    )
+    return jagged
+
+
+def to_numpy(x: LazyTensor) -> np.ndarray:
+    """Read the selection as an array of a dtype that holds every value."""
+    values = load(x.to("cpu"))
+    if of_torch(values.dtype).numpy is None:
+        return values.to(torch.float32).numpy()
+    array: np.ndarray = values.numpy()
+    if values.untyped_storage().nbytes() > values.nbytes:
+        # a view of the file: torch counts writes to it (see maps.py), numpy does not
+        array.flags.writeable = False
+    return array
+
+
+def within_budget(tensors: Sequence[LazyTensor], *, what: str) -> None:
+    """Refuse what would load more than the budget of implicit loads.
+
+    Raises:
+        MemoryBudgetError: says the size and the alternatives.
+    """
+    need = sum(x.nbytes for x in tensors)
+    budget = min((x.budget_bytes for x in tensors), default=0)
+    if need > budget:
+        names = ", ".join(map(repr, tensors))
+        raise MemoryBudgetError(
+            f"{what} needs {need:,} bytes in memory, {budget:,} are allowed: {names}. Select less "
+            "(x[:100], x[..., :64]), stream (x.chunks(), x.mean('rows')), or say .load() yourself."
+        )

@@ -1,0 +1,205 @@
+"""Rows of sites as tensors: the one place that turns row numbers into bytes read.
+
+Used by lazy tensors and by SQL. Everything here is by absolute row of a site's table; what an
+example or a position is, is told by `examples.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from lazycache.cache import plan as planning
+from lazycache.cache import units as unit_selection
+from lazycache.cache.gather import empty, words_of
+from lazycache.cache.maps import MapCache
+from lazycache.cache.parallel import ordered, threads
+from lazycache.cache.plan import Rows, SitePlan
+from lazycache.cache.shards import FetchedShards, MappedShards, Shards
+from lazycache.cache.units import Units
+from lazycache.errors import SiteNotFoundError, StorageError, nearest
+from lazycache.storage.store import Store
+from lazycache.types import IoCounters, SiteSpec
+
+BLOCK_BYTES = 8 << 20
+"""More scattered rows than this are gathered block by block, on several threads."""
+
+
+class SnapshotShards(Protocol):
+    """What the reader asks of a snapshot."""
+
+    @property
+    def sites(self) -> Any:
+        """Site name to `SiteSpec`."""
+        ...
+
+    def shards(self, site: str) -> Any:
+        """Shards of a site in row order, each with `.ref` and `.row_start`."""
+        ...
+
+
+class Reader:
+    """Reads rows of the sites of one snapshot, and counts what it reads in `io`.
+
+    Thread-safe: no lock is held while bytes are read. `check` compares every chunk's checksum when
+    it is first touched (2 GB/s locally, once; remotely the chunk is read whole for it).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        snapshot: SnapshotShards,
+        *,
+        io: IoCounters,
+        check: bool = False,
+        max_maps: int = 512,
+        map_bytes: int = 4 << 30,
+        max_gap: int = 64 << 10,
+    ) -> None:
+        self.io = io
+        self._store = store
+        self._snapshot = snapshot
+        self._maps = MapCache(store, max_maps=max_maps, max_bytes=map_bytes)
+        self._mapped = MappedShards(self._maps, io, check=check)
+        self._fetched = FetchedShards(store, io, check=check, max_gap=max_gap)
+        self._plans: dict[str, SitePlan] = {}
+        self._local: bool | None = None
+        self._closed = False
+
+    def spec(self, site: str) -> SiteSpec:
+        """Return what a row of the site is.
+
+        Raises:
+            SiteNotFoundError: there is no such site.
+        """
+        spec: SiteSpec | None = self._snapshot.sites.get(site)
+        if spec is None:
+            there = nearest(site, self._snapshot.sites)
+            raise SiteNotFoundError(f"there is no site {site!r} in {self._store.url}. {there}")
+        return spec
+
+    def plan(self, site: str) -> SitePlan:
+        """Return where the rows of a site lie; built when first asked for (O(its chunks))."""
+        plan = self._plans.get(site)
+        if plan is None:
+            plan = planning.build(self.spec(site), self._snapshot.shards(site))
+            self._plans[site] = plan
+        return plan
+
+    def covered(self, site: str, rows: np.ndarray) -> np.ndarray:
+        """Return for each absolute row whether the site has it: bool[n]. Reads nothing."""
+        return self.plan(site).covered(np.asarray(rows, dtype=np.int64))
+
+    def take(
+        self, site: str, rows: np.ndarray, *, units: tuple[Any, ...] | Units = ()
+    ) -> torch.Tensor:
+        """Return absolute rows in the order given: [n, *units of the row], the caller's own copy.
+
+        `units` is an index of the row's own dimensions by torch's rules; other units are not read.
+
+        Cost: one allocation and one copy, whatever their order. Remotely, ranges closer than
+        `max_gap` bytes are one request.
+
+        Raises:
+            SelectionError: the site does not have one of the rows, or `units` does not fit.
+            CorruptShardError: a shard is not what the log recorded.
+        """
+        plan, chosen = self._resolve(site, units)
+        rows = np.asarray(rows, dtype=np.int64)
+        source, shape = self._source(plan), (len(rows), *chosen.shape)
+        size = max(1, BLOCK_BYTES // max(1, chosen.count * plan.dtype.itemsize))
+        if not math.prod(shape):
+            plan.locate(rows)
+            return torch.empty(shape, dtype=plan.dtype.torch)
+        if len(rows) <= size:
+            return source.take(plan, rows, units=chosen)
+        out = empty(shape, plan.dtype.torch)
+        target = words_of(out)
+
+        def fill(block: tuple[int, int]) -> None:
+            part = source.take(plan, rows[slice(*block)], units=chosen)
+            target[slice(*block)] = words_of(part)
+
+        pieces = planning.blocks(len(rows), size=size)
+        for _ in ordered(fill, pieces, workers=threads(out.nbytes)):
+            pass
+        return out
+
+    def slice(
+        self, site: str, start: int, stop: int, *, units: tuple[Any, ...] | Units = ()
+    ) -> torch.Tensor:
+        """Return absolute rows `start` to `stop`.
+
+        Cost: nothing is copied where the rows lie in one chunk of a local shard: a private,
+        writable view of the file, whose in-place changes reach neither the file nor later reads.
+        (Write through torch: what is written through `.numpy()` of it, later zero-copy reads of
+        the same rows can see.) Otherwise one allocation and one copy.
+
+        Raises:
+            SelectionError: the site does not have one of the rows, or `units` does not fit.
+            CorruptShardError: a shard is not what the log recorded.
+        """
+        plan, chosen = self._resolve(site, units)
+        spans = plan.spans(start, stop)
+        if len(spans) == 1 and self._is_local(plan):
+            return self._mapped.view(plan, spans[0], units=chosen, lend=True)
+        rows = max(0, stop - start)
+        out = empty((rows, *chosen.shape), plan.dtype.torch)
+        self._source(plan).copy(plan, spans, units=chosen, out=out)
+        return out
+
+    def read(self, site: str, rows: Rows, *, units: tuple[Any, ...] | Units = ()) -> torch.Tensor:
+        """Return rows by `slice` where they are consecutive, else by `take`."""
+        span = rows if isinstance(rows, range) else planning.as_range(rows)
+        if span is not None and span.step == 1:
+            return self.slice(site, span.start, max(span.start, span.stop), units=units)
+        return self.take(site, as_array(rows), units=units)
+
+    def scan(
+        self, site: str, rows: Rows, *, units: tuple[Any, ...] | Units = (), block_rows: int
+    ) -> Iterator[torch.Tensor]:
+        """Yield the rows in order, in blocks of at most `block_rows`, to be read and dropped.
+
+        A block may be the reader's own memory map: it must not be written to or handed out.
+        """
+        plan, chosen = self._resolve(site, units)
+        for start, stop in planning.blocks(len(rows), size=block_rows):
+            part = rows[start:stop]
+            if isinstance(part, range) and part.step == 1 and self._is_local(plan):
+                for span in plan.spans(part.start, part.stop):
+                    yield self._mapped.view(plan, span, units=chosen, lend=False)
+            else:
+                yield self.read(site, part, units=chosen)
+
+    def close(self) -> None:
+        """Drop the maps. Tensors that were handed out stay valid; further reads are refused."""
+        self._closed = True
+        self._maps.clear()
+
+    def _resolve(self, site: str, units: tuple[Any, ...] | Units) -> tuple[SitePlan, Units]:
+        if self._closed:
+            raise StorageError(f"{self._store.url} was closed: open it again to read.")
+        plan = self.plan(site)
+        if isinstance(units, Units):
+            return plan, units
+        return plan, unit_selection.select(plan.spec.shape, units)
+
+    def _source(self, plan: SitePlan) -> Shards:
+        return self._mapped if self._is_local(plan) else self._fetched
+
+    def _is_local(self, plan: SitePlan) -> bool:
+        if self._local is None and plan.shards:
+            # a store is on this machine or it is not: asked once
+            self._local = self._store.local_path(plan.shards[0].path) is not None
+        return bool(self._local)
+
+
+def as_array(rows: Rows) -> np.ndarray:
+    """Return rows as int64[n]."""
+    if isinstance(rows, range):
+        return np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
+    return rows

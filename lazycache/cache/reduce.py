@@ -1,0 +1,222 @@
+"""Aggregates of rows that arrive in blocks: exact to float64, in memory that does not grow.
+
+Every accumulator takes matrices [rows, units] and reduces the rows. Floats are accumulated in
+float64 in tiles that stay in the processor's cache; variances are merged by Chan's rule, so that
+neither many rows nor a large mean costs digits. NaN and infinities go through as in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol, Self
+
+import torch
+
+from lazycache.cache.parallel import PIECE_VALUES
+from lazycache.errors import SelectionError
+
+OPS = ("mean", "sum", "min", "max", "std", "var", "norm")
+"""What can be reduced."""
+
+_SIGN = -(1 << 63)
+_NARROW = {torch.float8_e4m3fn, torch.float8_e5m2}
+
+
+class Accumulator(Protocol):
+    """Reduces rows, matrix after matrix."""
+
+    def add(self, matrix: torch.Tensor) -> Self:
+        """Take [rows, units] in. The matrix is not kept."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Take in what another accumulator of the same kind has taken in."""
+        ...
+
+    def result(self) -> torch.Tensor:
+        """Return [units]."""
+        ...
+
+
+def accumulator(
+    op: str, units: int, dtype: torch.dtype, *, device: torch.device, correction: float
+) -> Accumulator:
+    """Return an accumulator of values of `dtype`: one of `OPS`."""
+    if op in {"min", "max"}:
+        return _Extreme(op, dtype)
+    zeros = torch.zeros(units, dtype=accumulated(dtype), device=device)
+    if op == "sum" and not dtype.is_floating_point:
+        return _IntegerSum(zeros)
+    zeros = zeros.to(torch.float64)
+    if op in {"sum", "norm", "mean"}:
+        return _Sum(op, zeros)
+    return _Variance(op, zeros, correction=correction)
+
+
+def accumulated(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which values of `dtype` are summed."""
+    return torch.float64 if dtype.is_floating_point else torch.int64
+
+
+class _Sum:
+    """Sum, mean, or root of the sum of squares, in float64."""
+
+    def __init__(self, op: str, zeros: torch.Tensor) -> None:
+        self._op = op
+        self._total = zeros
+        self._rows = 0
+
+    def add(self, matrix: torch.Tensor) -> Self:
+        for tile in _wide_tiles(matrix):
+            self._total += (tile.square() if self._op == "norm" else tile).sum(0)
+        self._rows += len(matrix)
+        return self
+
+    def merge(self, other: Self) -> None:
+        self._total += other._total
+        self._rows += other._rows
+
+    def result(self) -> torch.Tensor:
+        if self._op == "mean":
+            return self._total / self._rows
+        return self._total.sqrt() if self._op == "norm" else self._total
+
+
+class _IntegerSum:
+    """Sums of integers and bools, in int64."""
+
+    def __init__(self, zeros: torch.Tensor) -> None:
+        self._total = zeros
+
+    def add(self, matrix: torch.Tensor) -> Self:
+        for tile in tiles(matrix):
+            self._total += tile.to(torch.int64).sum(0)
+        return self
+
+    def merge(self, other: Self) -> None:
+        self._total += other._total
+
+    def result(self) -> torch.Tensor:
+        return self._total
+
+
+class _Extreme:
+    """Smallest or largest values, in the dtype of the values."""
+
+    def __init__(self, op: str, dtype: torch.dtype) -> None:
+        self._op = op
+        self._dtype = dtype
+        self._best: list[torch.Tensor] = []
+
+    def add(self, matrix: torch.Tensor) -> Self:
+        found = [extreme(tile, self._op, dim=(0,)) for tile in tiles(matrix)]
+        self._keep(found)
+        return self
+
+    def merge(self, other: Self) -> None:
+        self._keep(other._best)
+
+    def _keep(self, found: list[torch.Tensor]) -> None:
+        candidates = [*self._best, *found]
+        if candidates:
+            self._best = [extreme(torch.stack(candidates), self._op, dim=(0,))]
+
+    def result(self) -> torch.Tensor:
+        if not self._best:
+            raise no_rows(self._op)
+        return self._best[0].to(self._dtype)
+
+
+class _Variance:
+    """Count, mean and sum of squared deviations, merged by Chan's rule.
+
+    Means are kept as distances from the first row, so that a mean which is large beside the
+    deviations costs no digits.
+    """
+
+    def __init__(self, op: str, zeros: torch.Tensor, *, correction: float) -> None:
+        self._op = op
+        self._correction = correction
+        self._rows = 0
+        self._shift = zeros
+        self._mean = zeros
+        self._m2 = zeros.clone()
+
+    def add(self, matrix: torch.Tensor) -> Self:
+        for tile in _wide_tiles(matrix):
+            if not self._rows:
+                self._shift = tile[0].clone()
+            near = tile - self._shift
+            mean = near.mean(0)
+            self._merge(len(tile), mean - self._mean, (near - mean).square_().sum(0))
+        return self
+
+    def merge(self, other: Self) -> None:
+        if not self._rows:
+            self._shift = other._shift
+        if other._rows:
+            delta = (other._mean - self._mean) + (other._shift - self._shift)
+            self._merge(other._rows, delta, other._m2)
+
+    def _merge(self, rows: int, delta: torch.Tensor, m2: torch.Tensor) -> None:
+        total = self._rows + rows
+        self._m2 += m2 + delta.square() * (self._rows * rows / total)
+        self._mean = self._mean + delta * (rows / total)
+        self._rows = total
+
+    def result(self) -> torch.Tensor:
+        # torch: nan for no rows or a zero over zero, inf where the deviations are not zero
+        divisor = max(0.0, self._rows - self._correction)
+        var = self._m2 / divisor if self._rows else torch.full_like(self._m2, torch.nan)
+        return var.sqrt() if self._op == "std" else var
+
+
+def extreme(values: torch.Tensor, op: str, *, dim: tuple[int, ...]) -> torch.Tensor:
+    """Return minima or maxima; of a dtype that torch cannot compare, in one that holds it."""
+    if values.dtype in _NARROW:
+        values = values.to(torch.float32)
+    elif values.dtype in {torch.uint16, torch.uint32}:
+        values = values.to(torch.int64)
+    elif values.dtype == torch.uint64:
+        # without its sign bit an unsigned word orders as a signed one
+        signed = extreme(values.view(torch.int64) ^ _SIGN, op, dim=dim)
+        return (signed ^ _SIGN).view(torch.uint64)
+    return values.amin(dim) if op == "min" else values.amax(dim)
+
+
+def direct(
+    op: str, values: torch.Tensor, dim: tuple[int, ...], *, correction: float
+) -> torch.Tensor:
+    """Reduce dimensions of a tensor that is in memory, with the dtypes of the accumulators."""
+    if op in {"min", "max"}:
+        if any(values.shape[d] == 0 for d in dim):
+            raise no_rows(op)
+        return extreme(values, op, dim=dim).to(values.dtype)
+    if op == "sum":
+        return values.to(accumulated(values.dtype)).sum(dim)
+    wide = values.to(torch.float64)
+    if op == "mean":
+        return wide.mean(dim)
+    if op == "norm":
+        return wide.square().sum(dim).sqrt()
+    var = wide.sub(wide.mean(dim, keepdim=True)).square_().sum(dim)
+    rows = math.prod(values.shape[d] for d in dim)
+    var = var / max(0.0, rows - correction) if rows else torch.full_like(var, torch.nan)
+    return var.sqrt() if op == "std" else var
+
+
+def no_rows(op: str) -> SelectionError:
+    """Return the error for the extreme of nothing."""
+    return SelectionError(f"{op} of no rows has no value; .count() says how many there are.")
+
+
+def tiles(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield rows in pieces that stay in the processor's cache and on the calling thread."""
+    size = max(1, PIECE_VALUES // max(1, math.prod(matrix.shape[1:])))
+    for start in range(0, len(matrix), size):
+        yield matrix[start : start + size]
+
+
+def _wide_tiles(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (tile.to(torch.float64) for tile in tiles(matrix))

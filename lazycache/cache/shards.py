@@ -1,0 +1,244 @@
+"""Bytes of shards, from the maps of this machine or from a store in the distance."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lazycache.cache.gather import (
+    as_tensor,
+    empty,
+    flat_tensor,
+    gather_rows,
+    rows_of_bytes,
+    rows_view,
+    words_of,
+)
+from lazycache.cache.maps import MapCache, MappedShard
+from lazycache.cache.parallel import ordered, threads
+from lazycache.cache.plan import SitePlan, Span, count_ranges
+from lazycache.cache.units import Units
+from lazycache.errors import CorruptShardError
+from lazycache.storage.ranges import coalesce, scatter
+from lazycache.storage.store import Store
+from lazycache.types import IoCounters
+
+
+class Shards(Protocol):
+    """Where the bytes of shards come from."""
+
+    def copy(
+        self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
+    ) -> None:
+        """Fill `out` with consecutive rows, span after span."""
+        ...
+
+    def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
+        """Return rows in the order given, at least one."""
+        ...
+
+
+class MappedShards:
+    """Shards that are files of this machine: memory-mapped, no byte copied more than once."""
+
+    def __init__(self, maps: MapCache, io: IoCounters, *, check: bool) -> None:
+        self._maps = maps
+        self._io = io
+        self._checked: dict[str, np.ndarray] | None = {} if check else None
+
+    def open(self, plan: SitePlan, shard: int) -> MappedShard:
+        """Return the maps of a shard of the plan."""
+        return self._maps.get(plan.shards[shard], plan.dtype.torch)
+
+    def view(self, plan: SitePlan, span: Span, *, units: Units, lend: bool) -> torch.Tensor:
+        """Return the rows of a span as a view of the map: of the lent one if a caller gets it."""
+        mapped = self.open(plan, span.shard)
+        if self._checked is not None:
+            self._check(plan, mapped, self._checked, np.array([span.chunk]))
+        flat = mapped.lend() if lend else flat_tensor(mapped.source, plan.dtype.torch)
+        self._count(plan, units, requests=1, rows=span.rows)
+        itemsize = plan.dtype.itemsize
+        return rows_view(
+            flat,
+            offset=span.offset // itemsize,
+            rows=span.rows,
+            row_elements=plan.spec.row_bytes // itemsize,
+            units=units,
+        )
+
+    def copy(
+        self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
+    ) -> None:
+        """Fill `out` with consecutive rows, span after span."""
+        target = words_of(out)
+        stops = np.cumsum([span.rows for span in spans])
+
+        def fill(i: int) -> None:
+            values = self.view(plan, spans[i], units=units, lend=False)
+            np.copyto(target[stops[i] - spans[i].rows : stops[i]], words_of(values))
+
+        for _ in ordered(fill, range(len(spans)), workers=threads(out.nbytes)):
+            pass
+
+    def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
+        """Return rows in the order given, at least one."""
+        chunk, addresses = plan.locate(rows)
+        if self._checked is not None:
+            for i in np.unique(chunk).tolist():
+                mapped = self.open(plan, int(plan.shard[i]))
+                self._check(plan, mapped, self._checked, np.array([i]))
+        shard = plan.shard.take(chunk)
+        bases = np.zeros(len(plan.shards), dtype=np.int64)
+        # these references keep the maps until the rows are copied, whatever is evicted meanwhile
+        maps = {int(i): self.open(plan, int(i)).source for i in np.flatnonzero(np.bincount(shard))}
+        for i, source in maps.items():
+            bases[i] = source.data_ptr()
+        addresses += bases.take(shard)
+        raw = gather_rows(
+            addresses, row_bytes=plan.spec.row_bytes, itemsize=plan.dtype.itemsize, units=units
+        )
+        maps.clear()
+        requests = count_ranges(np.sort(addresses), row_bytes=plan.spec.row_bytes)
+        self._count(plan, units, requests=requests, rows=len(rows))
+        return as_tensor(raw, plan.dtype.torch, (len(rows), *units.shape))
+
+    def _count(self, plan: SitePlan, units: Units, *, requests: int, rows: int) -> None:
+        nbytes = rows * units.count * plan.dtype.itemsize
+        self._io.add(requests=requests, rows=rows, nbytes=nbytes)
+
+    @staticmethod
+    def _check(
+        plan: SitePlan, mapped: MappedShard, checked: dict[str, np.ndarray], chunks: np.ndarray
+    ) -> None:
+        """Compare the checksum of chunks that are touched for the first time."""
+        done = checked.setdefault(plan.spec.name, np.zeros(len(plan.starts), dtype=np.bool_))
+        flat = flat_tensor(mapped.source, torch.uint8).numpy()
+        for i in chunks[~done[chunks]].tolist():
+            size = int(plan.stops[i] - plan.starts[i]) * plan.spec.row_bytes
+            verify(plan, i, flat[int(plan.offsets[i]) :][:size].data)
+            done[i] = True
+
+
+class FetchedShards:
+    """Shards behind a store: ranged reads, near ranges merged into one request."""
+
+    def __init__(self, store: Store, io: IoCounters, *, check: bool, max_gap: int) -> None:
+        self._store = store
+        self._io = io
+        self._max_gap = max_gap
+        self._checked: set[tuple[str, int]] | None = set() if check else None
+        self._lock = threading.Lock()
+
+    def copy(
+        self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
+    ) -> None:
+        """Fill `out` with consecutive rows, span after span; spans of one shard in one call."""
+        done = at = 0
+        while at < len(spans):
+            end = at
+            while end < len(spans) and spans[end].shard == spans[at].shard:
+                end += 1
+            rows = sum(span.rows for span in spans[at:end])
+            self._fill(plan, spans[at:end], units=units, out=out[done : done + rows])
+            done, at = done + rows, end
+
+    def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
+        """Return rows in the order given; a row that is asked for twice is read once."""
+        distinct, place = np.unique(rows, return_inverse=True)
+        chunk, offsets = plan.locate(distinct)
+        spans = [
+            Span(int(plan.shard[chunk[a]]), int(chunk[a]), int(offsets[a]), b - a)
+            for a, b in _run_bounds(distinct, chunk)
+        ]
+        unique = empty((len(distinct), *units.shape), plan.dtype.torch)
+        self.copy(plan, spans, units=units, out=unique)
+        if len(distinct) == len(rows) and (place[1:] > place[:-1]).all():
+            return unique
+        raw = words_of(unique)[place].reshape(-1).view(np.uint8)
+        return as_tensor(raw, plan.dtype.torch, (len(rows), *units.shape))
+
+    def _fill(
+        self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
+    ) -> None:
+        if not out.numel():
+            return
+        itemsize = out.element_size()
+        elements = plan.spec.row_bytes // itemsize
+        first, last = units.span
+        pieces = list(self._pieces(plan, spans, narrow=last - first < elements))
+        ranges = [
+            (s.offset + first * itemsize, s.offset + ((s.rows - 1) * elements + last) * itemsize)
+            for s in pieces
+        ]
+        ref = plan.shards[spans[0].shard]
+        if self._checked is not None:
+            self._check(plan, sorted({s.chunk for s in spans}))
+        merged = coalesce(ranges, max_gap=self._max_gap)
+        buffers = self._store.get_ranges(ref.path, [(m.start, m.stop) for m in merged])
+        fetched = sum(m.stop - m.start for m in merged)
+        self._io.add(requests=len(merged), rows=len(out), nbytes=fetched)
+        target, done = words_of(out), 0
+        for piece, part in zip(pieces, scatter(ranges, merged, buffers), strict=True):
+            if len(part) == self._chunk_bytes(plan, piece.chunk):
+                verify(plan, piece.chunk, part)
+            target[done : done + piece.rows] = rows_of_bytes(
+                part, itemsize=itemsize, rows=piece.rows, row_elements=elements,
+                units=units, skip=first,
+            )  # fmt: skip
+            done += piece.rows
+
+    def _pieces(self, plan: SitePlan, spans: Sequence[Span], *, narrow: bool) -> list[Span]:
+        """Cut spans into rows where only a part of rows is wanted that are wider than the gap."""
+        if not narrow or plan.spec.row_bytes <= self._max_gap:
+            return list(spans)
+        size = plan.spec.row_bytes
+        return [
+            Span(s.shard, s.chunk, s.offset + i * size, 1) for s in spans for i in range(s.rows)
+        ]
+
+    def _check(self, plan: SitePlan, chunks: Sequence[int]) -> None:
+        """Read chunks that are touched for the first time whole, and compare their checksum."""
+        assert self._checked is not None
+        for i in chunks:
+            with self._lock:
+                if (plan.spec.name, i) in self._checked:
+                    continue
+            start = int(plan.offsets[i])
+            size = self._chunk_bytes(plan, i)
+            path = plan.shards[int(plan.shard[i])].path
+            (data,) = self._store.get_ranges(path, [(start, start + size)])
+            self._io.add(requests=1, rows=0, nbytes=size)
+            verify(plan, i, memoryview(data))
+            with self._lock:
+                self._checked.add((plan.spec.name, i))
+
+    @staticmethod
+    def _chunk_bytes(plan: SitePlan, chunk: int) -> int:
+        return int(plan.stops[chunk] - plan.starts[chunk]) * plan.spec.row_bytes
+
+
+def _run_bounds(rows: np.ndarray, chunk: np.ndarray) -> list[tuple[int, int]]:
+    """Return (start, stop) of the runs of consecutive rows of one chunk."""
+    breaks = np.flatnonzero((rows[1:] - rows[:-1] != 1) | (chunk[1:] != chunk[:-1])) + 1
+    return list(pairwise([0, *breaks.tolist(), len(rows)]))
+
+
+def verify(plan: SitePlan, chunk: int, data: memoryview) -> None:
+    """Compare a chunk's values with the checksum that the log recorded.
+
+    Raises:
+        CorruptShardError: they differ.
+    """
+    if zlib.crc32(data) != int(plan.crcs[chunk]):
+        ref = plan.shards[int(plan.shard[chunk])]
+        raise CorruptShardError(
+            f"shard {ref.path} of site {plan.spec.name!r}: the values of rows "
+            f"{plan.starts[chunk]:,} to {plan.stops[chunk]:,} do not have the checksum that was "
+            "recorded when they were written: restore the file from a copy."
+        )

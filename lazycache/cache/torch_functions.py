@@ -1,0 +1,78 @@
+"""torch functions on lazy tensors: aggregates stream, everything else loads within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lazycache.cache.loading import within_budget
+
+if TYPE_CHECKING:
+    from lazycache.cache.lazy_tensor import LazyTensor
+
+_STREAMED: dict[Callable[..., Any], str] = {
+    torch.mean: "mean",
+    torch.sum: "sum",
+    torch.amin: "min",
+    torch.amax: "max",
+    torch.var: "var",
+    torch.std: "std",
+}
+_DIM_ONLY = {"dim", "axis"}
+
+
+def call(cls: type[LazyTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Answer `func(*args, **kwargs)`, of which some arguments are lazy tensors.
+
+    Raises:
+        MemoryBudgetError: what has to be loaded is larger than the budget.
+    """
+    op = _STREAMED.get(func)
+    if op is not None and args and isinstance(args[0], cls) and _dim_only(args[1:], kwargs):
+        return _streamed(args[0], op, (*args[1:], *kwargs.values()))
+    lazy = list(_lazy(cls, (args, kwargs)))
+    within_budget(lazy, what=f"torch function {getattr(func, '__name__', func)!r}")
+    return func(*_loaded(cls, args), **_loaded(cls, kwargs))
+
+
+def _dim_only(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether nothing but dimensions was given: keepdim, dtype, out and others are torch's."""
+    given = (*args, *kwargs.values())
+    if len(given) > 1 or not kwargs.keys() <= _DIM_ONLY:
+        return False
+    return all(d is None or _is_dims(d) for d in given)
+
+
+def _is_dims(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_dims, value))
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _streamed(x: LazyTensor, op: str, given: tuple[Any, ...]) -> torch.Tensor:
+    (dim,) = given or (None,)
+    result: torch.Tensor = getattr(x, op)(tuple(dim) if isinstance(dim, list) else dim)
+    # torch's own dtype, rounded once from float64: its caller goes on computing with it
+    return result.to(x.dtype) if x.dtype.is_floating_point else result
+
+
+def _lazy(cls: type[LazyTensor], value: Any) -> Iterator[LazyTensor]:
+    if isinstance(value, cls):
+        yield value
+    elif isinstance(value, dict):
+        yield from _lazy(cls, tuple(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _lazy(cls, item)
+
+
+def _loaded(cls: type[LazyTensor], value: Any) -> Any:
+    if isinstance(value, cls):
+        return value.load()
+    if isinstance(value, dict):
+        return {key: _loaded(cls, item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_loaded(cls, item) for item in value)
+    return value

@@ -1,0 +1,111 @@
+"""Which units of a row: an index of the row's own dimensions as a place in its bytes. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lazycache.cache.indexing import index_array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """The units that are read of every row, in elements of the row."""
+
+    shape: tuple[int, ...]
+    """Shape of what is left of one row."""
+    start: int
+    """First element, where the units are a strided window of the row."""
+    strides: tuple[int, ...] | None
+    """Elements from one unit to the next, per dimension; None: not a strided window."""
+    positions: np.ndarray | None
+    """int64[*shape] elements of the row, where `strides` is None."""
+
+    @property
+    def count(self) -> int:
+        """How many elements of each row."""
+        return math.prod(self.shape)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether they are consecutive elements: one byte range per row."""
+        return self.strides is not None and (
+            self.count <= 1 or self.strides == row_major(self.shape)
+        )
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First element and the element after the last, of a selection that is not empty."""
+        if self.positions is not None:
+            return int(self.positions.min()), int(self.positions.max()) + 1
+        assert self.strides is not None
+        reach = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return self.start, self.start + reach + 1
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a contiguous tensor.
+
+    Example:
+        >>> row_major((2, 3, 4))
+        (12, 4, 1)
+    """
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def all_units(shape: tuple[int, ...]) -> Units:
+    """Return the whole row.
+
+    Example:
+        >>> all_units((2, 3)).count
+        6
+    """
+    return Units(shape, 0, row_major(shape), None)
+
+
+def select(shape: tuple[int, ...], index: tuple[Any, ...]) -> Units:
+    """Return the units of a row of `shape` that a torch index names.
+
+    Raises:
+        SelectionError: the index does not fit the shape.
+
+    Example:
+        >>> select((12, 64), (3, slice(0, 8))).start
+        192
+    """
+    return of_map(shape, index_array(unit_map(shape), index) if index else None)
+
+
+def of_map(shape: tuple[int, ...], chosen: np.ndarray | None) -> Units:
+    """Return the units that an indexed `unit_map(shape)` holds; None is the whole row."""
+    if chosen is None:
+        return all_units(shape)
+    base = unit_map(shape)
+    if chosen.size == 0:
+        return Units(chosen.shape, 0, row_major(chosen.shape), None)
+    window = chosen.size == 1 or chosen.base is base or chosen is base
+    if window and all(s >= 0 for s in chosen.strides):
+        strides = tuple(s // chosen.itemsize for s in chosen.strides)
+        return Units(chosen.shape, int(chosen[(0,) * chosen.ndim]), strides, None)
+    return Units(chosen.shape, 0, None, chosen.copy())
+
+
+@lru_cache(maxsize=64)
+def unit_map(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the element number of every unit: indexing it is indexing the row, natively.
+
+    Cached, because a row of logits has 10^5 units and views of the map cost nothing.
+
+    Example:
+        >>> unit_map((2, 3))[1, ::2].tolist()
+        [3, 5]
+    """
+    # one owner with the final shape: the base of every basic view of it is this very array
+    numbers = np.empty(shape, dtype=np.int64)
+    numbers[...] = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+    numbers.flags.writeable = False
+    return numbers
