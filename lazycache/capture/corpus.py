@@ -77,7 +77,8 @@ def encode_items(
     if max_length is not None and max_length < 1:
         raise CaptureError(f"max_length={max_length}: at least one token is needed.")
     numbered = enumerate(data, first)
-    return _encode(numbered, tokenizer, max_length, columns, skip, first)
+    raws = (_read(n - first, n, entry, columns) for n, entry in numbered)
+    return _encode(raws, tokenizer, max_length, skip)
 
 
 def longest_input(model: Any, tokenizer: Any) -> int | None:
@@ -97,18 +98,12 @@ def longest_input(model: Any, tokenizer: Any) -> int | None:
 
 
 def _encode(
-    numbered: Iterator[tuple[int, Any]],
-    tokenizer: Any,
-    max_length: int | None,
-    columns: Collection[str] | None,
-    skip: Container[int],
-    first: int,
+    raws: Iterator[_Raw], tokenizer: Any, max_length: int | None, skip: Container[int]
 ) -> Iterator[Item]:
     seen = 0
-    while block := list(islice(numbered, _TOKENIZE_AT_ONCE)):
+    while block := list(islice(raws, _TOKENIZE_AT_ONCE)):
         seen += len(block)
-        raws = (_read(number - first, number, entry, columns) for number, entry in block)
-        wanted = [raw for raw in raws if raw.example not in skip]
+        wanted = [raw for raw in block if raw.example not in skip]
         yield from _finish(wanted, tokenizer, max_length)
     if not seen:
         raise CaptureError("The corpus is empty: there is nothing to run the model on.")

@@ -84,9 +84,8 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         if pair[0] != pair[1]:
             short = f" was {pair[0]}, is {pair[1]}" if key != "config" else " differs"
             found.append(f"the model's {key}{short}")
-    for key in ("dtype", "positions", "max_length"):
-        if key in before and key in now and before[key] != now[key]:
-            found.append(f"{key} was {before[key]}, is {now[key]}")
+    both = [key for key in ("dtype", "positions", "max_length") if key in before and key in now]
+    found += [f"{key} was {before[key]}, is {now[key]}" for key in both if before[key] != now[key]]
     if before.get("sites") != now.get("sites"):
         names = [", ".join(info.get("sites", {})) or "none" for info in (before, now)]
         found.append(f"sites were {names[0]}, are {names[1]}")

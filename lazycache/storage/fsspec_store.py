@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
@@ -36,7 +36,7 @@ class FsspecStore:
         >>> store.delete("notes/a.txt")
     """
 
-    def __init__(self, url: str, *, storage_options: dict[str, Any]) -> None:
+    def __init__(self, url: str, *, storage_options: Mapping[str, Any]) -> None:
         self._url = _without_secrets(url)
         self._fs, root = _open(url, self._url, storage_options)
         self._root = root.rstrip("/")
@@ -219,7 +219,7 @@ class _StreamUpload:
             self._file.discard()
 
 
-def _open(url: str, shown: str, storage_options: dict[str, Any]) -> tuple[Any, str]:
+def _open(url: str, shown: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
     """Return fsspec's file system for a URL and the path of the URL in it."""
     import fsspec
 

