@@ -5,8 +5,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import duckdb
 import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -149,6 +153,28 @@ def test_rows_that_a_predicate_removes_are_not_read(model, tmp_path):
     assert cache.io.rows == cache.io.bytes == cache.io.requests == 0
 
 
+def test_plain_parquet_readers_read_every_file_and_agree(model, tmp_path):
+    """pyarrow, DuckDB and Polars read each file of a dataset by path and agree with it."""
+    texts = [{"input_ids": ids, "label": f"l{i}"} for i, ids in enumerate(CORPUS)]
+    cache = lc.extract(model, texts, tmp_path, ["embed", "mlp_act_1"], chunk_rows=4, batch_size=2)
+    paths = sorted(str(p) for p in tmp_path.rglob("*.parquet"))
+    assert len(paths) == 4
+    for path in paths:
+        arrow = pq.read_table(path, page_checksum_verification=True)
+        with duckdb.connect() as plain:
+            by_duckdb = plain.sql("FROM read_parquet($path)", params={"path": path}).fetchall()
+        by_polars = pl.read_parquet(path).rows()
+        assert by_duckdb == by_polars == list(zip(*arrow.to_pydict().values(), strict=True))
+        site = Path(path).parent.name
+        if site in cache:
+            raw = b"".join(arrow["value"].to_pylist())
+            stored = torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(13, -1)
+            assert torch.equal(stored, cache[site].rows.load())
+        else:
+            names = ", ".join(arrow.column_names)
+            assert by_duckdb == cache.sql(f"SELECT {names} FROM {site} ORDER BY row").fetchall()
+
+
 def test_several_processes_query_one_dataset_at_once(model, tmp_path):
     """The index is shared by processes that read at the same time."""
     lc.extract(model, CORPUS, tmp_path, "embed")
@@ -256,8 +282,12 @@ def test_a_run_is_continued_only_as_it_was_captured(model, tmp_path):
     lc.extract(model, CORPUS, tmp_path, "embed")
     with pytest.raises(lc.CaptureError, match=r"sites.*resid_out_0"):
         lc.extract(model, CORPUS, tmp_path, ["embed", "resid_out_0"])
-    with pytest.raises(lc.CaptureError, match="positions"):
+    with pytest.raises(lc.CaptureError, match="positions was all, is last"):
         lc.extract(model, CORPUS, tmp_path, "embed", positions="last")
+    torch.manual_seed(0)
+    other = GPT2LMHeadModel(GPT2Config(**{**model.config.to_dict(), "n_head": 4}))
+    with pytest.raises(lc.CaptureError, match=r"config\.n_head was 2, is 4"):
+        lc.extract(other, CORPUS, tmp_path, "embed")
     assert lc.open(tmp_path).snapshot.version == 1
 
 

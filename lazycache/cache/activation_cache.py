@@ -20,9 +20,13 @@ from lazycache.types import EXAMPLES, IoCounters, SiteSpec
 class Connection(Protocol):
     """What answers SQL over a snapshot: `lazycache.query.sql.Connection`."""
 
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any: ...
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """Return the result of one query."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the index."""
+        ...
 
 
 Connect = Callable[[Snapshot, Reader, Store], Connection]

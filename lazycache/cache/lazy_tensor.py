@@ -257,9 +257,11 @@ class LazyTensor:
         """Read the selection into a tensor.
 
         Cost: nothing is copied where the rows lie in one chunk of a local dataset, in the stored
-        dtype: a private, writable view of the file; in-place changes reach neither the file nor
-        later reads. (It keeps its file mapped; `.clone()` it before `torch.save`.) Otherwise one
-        allocation and one copy of what is selected.
+        dtype: a private, writable view of the file; in-place changes by torch reach neither the
+        file nor later reads. (What is written past torch, through `.numpy()` or `.data`, never
+        reaches the file, but later zero-copy loads of the same rows see it; and a view keeps its
+        whole file mapped: `.clone()` it first.) Otherwise one allocation and one copy of what is
+        selected.
 
         Raises:
             SelectionError: examples differ in length, or the site does not have some of the rows.

@@ -15,6 +15,9 @@ from torch import nn
 from lazycache.capture.architectures import locate
 from lazycache.capture.sites import HookPoint
 
+_INCIDENTAL = frozenset({"_name_or_path", "transformers_version", "architectures", "use_cache"})
+"""Parts of a configuration that say where or by what it was loaded, not what it computes."""
+
 _LIBRARIES = ("lazycache", "torch", "transformers", "tokenizers", "numpy")
 
 
@@ -77,13 +80,20 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         >>> differences({"dtype": None, "sites": {"a": "x"}}, {"dtype": "float16", "sites": {}})
         ['dtype was None, is float16', 'sites were a, are none']
     """
-    found = []
+    found: list[str] = []
     before, now = _plain(known), _plain(wanted)
-    for key in ("class", "parameters", "dtypes", "tokenizer", "config"):
-        pair = [info.get("model", {}).get(key) for info in (before, now)]
-        if pair[0] != pair[1]:
-            short = f" was {pair[0]}, is {pair[1]}" if key != "config" else " differs"
-            found.append(f"the model's {key}{short}")
+    models = [info.get("model", {}) for info in (before, now)]
+    for key in ("class", "parameters", "dtypes", "tokenizer"):
+        old, new = (model.get(key) for model in models)
+        if old != new:
+            found.append(f"the model's {key} was {old}, is {new}")
+    old, new = (model.get("config") or {} for model in models)
+    keys = sorted((old.keys() | new.keys()) - _INCIDENTAL)
+    found += [
+        f"the model's config.{key} was {old.get(key)}, is {new.get(key)}"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]
     both = [key for key in ("dtype", "positions", "max_length") if key in before and key in now]
     found += [f"{key} was {before[key]}, is {now[key]}" for key in both if before[key] != now[key]]
     if before.get("sites") != now.get("sites"):

@@ -83,11 +83,12 @@ def _show_slice(cache: ActivationCache) -> None:
     start = time.perf_counter()
     values = x[3, :4].load()
     micros = (time.perf_counter() - start) * 1e6
+    first = [round(value, 4) for value in values[0, :4].tolist()]
     console.print('\n[bold]A lazy slice[/]  cache["resid_out_5"][3, :4].load()')
     console.print(f"{x!r}")
     console.print(
         f"→ {list(values.shape)} {values.dtype}, {micros:.0f} µs, {bytes_text(cache.io.bytes)} of "
-        f"{bytes_text(x.nbytes)} touched; first numbers {[round(v, 4) for v in values[0, :4].tolist()]}"
+        f"{bytes_text(x.nbytes)} touched; first numbers {first}"
     )
 
 

@@ -1,1 +1,0 @@
-"""Bridges to other libraries, each an extra, imported by nothing else here."""
