@@ -80,9 +80,7 @@ def docstrings() -> Iterator[str]:
 
 def batches(data: list[list[int]]) -> list[Batch]:
     """The batches that extract makes of the corpus."""
-    items = encode_items(
-        data, tokenizer=None, max_length=MAX_LENGTH, columns=None, skip=(), first=0
-    )
+    items = encode_items(data, tokenizer=None, max_length=MAX_LENGTH, keep=None)
     return list(plan_batches(items, batch_size=BATCH_SIZE, window=BATCH_SIZE * 64))
 
 

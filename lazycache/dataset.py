@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sized
 from itertools import chain
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.capture.convert import torch_dtype
 from lazycache.capture.corpus import encode_items, longest_input
-from lazycache.capture.extract import Progress, plan_batches, run_batches
+from lazycache.capture.extract import CHECKSUM, Progress, pending, plan_batches, run_batches
 from lazycache.capture.resolve import SiteInfo, available
 from lazycache.capture.select import Positions
 from lazycache.catalog.identity import read_identity
@@ -140,7 +140,8 @@ def capture(
         shard_bytes: Bytes after which a file ends.
         chunk_rows: Most rows in a chunk, the unit of a checksum and of a map.
         commit_bytes: Bytes after which a commit begins by itself.
-        commit_seconds: Seconds after which a commit begins by itself. A crash loses at most this.
+        commit_seconds: Age of the oldest uncommitted row at which a commit begins by itself. A
+            crash loses that much, and what waits in the queue.
         storage_options: Handed to fsspec.
 
     Raises:
@@ -159,7 +160,7 @@ def capture(
         >>> tuple(lc.open(url)["1:out"].shape)
         (2, 3, 3)
     """
-    made = Capture(
+    return Capture(
         model,
         lambda create: open_store(url, create=create, storage_options=storage_options),
         sites,
@@ -179,8 +180,22 @@ def capture(
             rank=0,
         ),
     )
-    made.check()
-    return made
+
+
+class CaptureOptions(TypedDict, total=False):
+    """Options of `lc.capture` that `lc.extract` hands on; the same names, the same defaults."""
+
+    dtype: torch.dtype | str | None
+    positions: Positions
+    columns: Mapping[str, Any] | None
+    run: str
+    overwrite: bool
+    queue_bytes: int
+    shard_bytes: int
+    chunk_rows: int
+    commit_bytes: int
+    commit_seconds: float
+    storage_options: Mapping[str, Any] | None
 
 
 def extract(
@@ -195,12 +210,13 @@ def extract(
     keep: Collection[str] | None = None,
     resume: bool = True,
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[CaptureOptions],
 ) -> ActivationCache:
     """Run a model over a corpus and store its activations.
 
     Batches hold examples of like length, longest first; the model runs in evaluation mode without
-    gradients. Run again with the same arguments it skips the examples that are committed.
+    gradients. Run again with the same arguments it skips the examples that are committed, after a
+    look whether their tokens are the same.
 
     Args:
         model: Takes `input_ids` and `attention_mask`.
@@ -234,23 +250,24 @@ def extract(
         max_length = longest_input(model, tokenizer)
     storage = options.get("storage_options")
     run = capture(model, url, sites, tokenizer=tokenizer, resume=resume, **options)
-    run.check(max_length=max_length)
+    run.describe(max_length=max_length, training=False)  # run_batches switches to evaluation
+    run.check()
     items = encode_items(
-        data,
-        tokenizer=tokenizer,
-        max_length=max_length,
-        columns=keep,
-        skip=run.committed,
-        first=run.first_example,
+        data, tokenizer=tokenizer, max_length=max_length, keep=keep, first=run.first_example
     )
-    first = next(items, None)  # an empty corpus is refused before anything is written
+    batches = plan_batches(items, batch_size=batch_size, window=batch_size * WINDOW)
+    left = pending(batches, done=run.stored(CHECKSUM))
+    first = next(left, None)  # an empty corpus is refused before anything is written
     if first is None:
         return open(url, storage_options=storage)
-    batches = plan_batches(chain([first], items), batch_size=batch_size, window=batch_size * WINDOW)
     total = len(data) - len(run.committed) if isinstance(data, Sized) else None
     with run, progress_bar("capture", total=total, unit=" examples", show=progress) as bar:
         run_batches(
-            model, batches, points=run.points, annotate=run.annotate, progress=_report(run, bar)
+            model,
+            chain([first], left),
+            points=run.points,
+            annotate=run.annotate,
+            progress=_report(run, bar),
         )
     return open(url, storage_options=storage)
 

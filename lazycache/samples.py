@@ -13,6 +13,7 @@ from lazycache.catalog.snapshot import Snapshot
 from lazycache.dataset import open as open_dataset
 from lazycache.storage.open_store import open_store
 from lazycache.types import EXAMPLES, TOKENS, RowBatch, RunInfo, SiteBlock, TableBlock
+from lazycache.writer.settings import Settings
 from lazycache.writer.writer import DatasetWriter
 
 LENGTHS = (2, 3, 1)
@@ -34,12 +35,14 @@ def small_cache() -> ActivationCache:
         store,
         snapshot=Snapshot.replay(create_dataset(store), []),
         run=RunInfo("main", {}),
-        queue_bytes=1 << 20,
-        shard_bytes=1 << 20,
-        chunk_rows=8192,
-        commit_bytes=1 << 20,
-        commit_seconds=60,
-        rank=0,
+        settings=Settings(
+            queue_bytes=1 << 20,
+            shard_bytes=1 << 20,
+            chunk_rows=8192,
+            commit_bytes=1 << 20,
+            commit_seconds=60,
+            rank=0,
+        ),
     )
     writer.write(_batch())
     writer.close()

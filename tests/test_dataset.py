@@ -1,5 +1,6 @@
 """The front door: capture, open and extract work together, and mistakes are caught early."""
 
+import copy
 import json
 import os
 import subprocess
@@ -17,7 +18,12 @@ from torch import nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
 import lazycache as lc
-from lazycache.errors import CorruptShardError, FormatVersionError, UnsupportedDtypeError
+from lazycache.errors import (
+    CommitConflictError,
+    CorruptShardError,
+    FormatVersionError,
+    UnsupportedDtypeError,
+)
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +295,189 @@ def test_a_run_is_continued_only_as_it_was_captured(model, tmp_path):
     with pytest.raises(lc.CaptureError, match=r"config\.n_head was 2, is 4"):
         lc.extract(other, CORPUS, tmp_path, "embed")
     assert lc.open(tmp_path).snapshot.version == 1
+
+
+def test_another_corpus_under_the_same_ids_is_refused(model, tmp_path):
+    """Extract never answers a new corpus with the activations of an old one."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    with pytest.raises(lc.CaptureError, match=r"Example 1 .*tokens differ"):
+        lc.extract(model, [CORPUS[0], [7, 7, 7]], tmp_path, "embed")
+    assert lc.open(tmp_path).snapshot.version == 1
+
+
+def test_other_weights_do_not_continue_a_run(model, tmp_path):
+    """A model of equal configuration with other weights is another model."""
+    lc.extract(model, CORPUS[:2], tmp_path, "embed")
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.transformer.wte.weight.mul_(2)
+    with pytest.raises(lc.CaptureError, match="weights"):
+        lc.extract(other, CORPUS, tmp_path, "embed")
+
+
+def test_a_resumed_extract_equals_an_uninterrupted_one(model, tmp_path):
+    """What is left after an interruption runs in the batches that it would have run in."""
+    data = [[1 + i % 40] * (1 + i % 7) for i in range(60)]
+
+    def failing():
+        yield from data[:30]
+        raise OSError("the disk with the corpus is gone")
+
+    with pytest.raises(OSError, match="corpus is gone"):
+        lc.extract(model, failing(), tmp_path / "a", "resid_out_1", batch_size=4)
+    assert lc.open(tmp_path / "a").snapshot.rows("examples") == 30
+    resumed = lc.extract(model, data, tmp_path / "a", "resid_out_1", batch_size=4)
+    whole = lc.extract(model, data, tmp_path / "b", "resid_out_1", batch_size=4)
+    assert resumed.snapshot.rows("examples") == 60
+    assert resumed["resid_out_1"].lengths.tolist() == whole["resid_out_1"].lengths.tolist()
+    torch.testing.assert_close(resumed["resid_out_1"].padded(), whole["resid_out_1"].padded())
+
+
+def test_a_kill_and_resume_with_one_corpus_gives_equal_bits(model, tmp_path):
+    """Interrupted between batches and resumed over the same corpus, every bit is the same."""
+    data = [[1 + i % 40] * (1 + i % 7) for i in range(60)]
+
+    class StopError(Exception):
+        pass
+
+    calls = []
+
+    def stop_at_six(*_):
+        calls.append(1)
+        if len(calls) > 6:
+            raise StopError
+
+    hook = model.register_forward_pre_hook(stop_at_six)
+    with pytest.raises(StopError):
+        lc.extract(model, data, tmp_path / "a", "resid_out_1", batch_size=4)
+    hook.remove()
+    assert lc.open(tmp_path / "a").snapshot.rows("examples") == 24
+    resumed = lc.extract(model, data, tmp_path / "a", "resid_out_1", batch_size=4)
+    whole = lc.extract(model, data, tmp_path / "b", "resid_out_1", batch_size=4)
+    assert torch.equal(resumed["resid_out_1"].padded(), whole["resid_out_1"].padded())
+
+
+def test_overwrite_keeps_the_old_dataset_until_there_is_something_new(model, tmp_path):
+    """A capture that fails before its first batch has not removed what it was to replace."""
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    before = files(tmp_path)
+    for bad in ({"dtype": "int8"}, {"columns": {"length": 1}}, {"tokenizer": object()}):
+        with (
+            pytest.raises(lc.CaptureError),
+            lc.capture(model, tmp_path, "embed", overwrite=True, **bad),
+        ):
+            model(torch.tensor([[1, 2]]))
+    with pytest.raises(KeyError), lc.capture(model, tmp_path, "embed", overwrite=True):
+        raise KeyError
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", 5, None, "x" * 501])
+def test_a_bad_run_name_is_refused_at_once(model, tmp_path, name):
+    """A name that the log would refuse is refused before anything runs."""
+    with pytest.raises(lc.CaptureError, match="run="):
+        lc.capture(model, tmp_path / "new", "embed", run=name)
+    assert not (tmp_path / "new").exists()
+
+
+def test_whole_numbers_of_a_column_may_become_fractions(model, tmp_path):
+    """A column that begins with integers takes floats later; both are exact."""
+    data = [{"input_ids": [1], "score": 1}, {"input_ids": [2], "score": 0.5}]
+    cache = lc.extract(model, data, tmp_path, "embed", batch_size=1)
+    assert cache.sql("SELECT score FROM examples ORDER BY example").fetchall() == [(1.0,), (0.5,)]
+
+
+def test_two_writers_of_one_run_do_not_merge_their_examples(model, tmp_path):
+    """The second to commit the same ids hears of it; the first one's rows are as they were."""
+    first = lc.capture(model, tmp_path, "embed", resume=True)
+    second = lc.capture(model, tmp_path, "embed", resume=True)
+    with pytest.raises(CommitConflictError, match="run='name'"), second:
+        with first:
+            model(torch.tensor([[1, 2, 3]]))
+            model(torch.tensor([[4]]))
+    cache = lc.open(tmp_path)
+    assert cache["embed"].lengths.tolist() == [3, 1]
+
+
+def test_a_capture_sees_what_was_committed_after_it_was_made(model, tmp_path):
+    """Ids count on from the dataset as it is when the block is entered."""
+    made_early = lc.capture(model, tmp_path, "embed", resume=True)
+    with lc.capture(model, tmp_path, "embed", resume=True):
+        model(torch.tensor([[1, 2]]))
+    with made_early:
+        model(torch.tensor([[3]]))
+    assert lc.open(tmp_path)["embed"].lengths.tolist() == [2, 1]
+    with pytest.raises(lc.CaptureError, match="once"), made_early:
+        pytest.fail("a capture is entered once")
+
+
+def test_processes_that_start_together_share_one_new_dataset(tmp_path):
+    """Of several processes that find no dataset one makes it, and all of them write to it."""
+    code = f"""
+        import sys, torch, lazycache as lc
+        model = torch.nn.Sequential(torch.nn.Embedding(10, 4))
+        run = lc.capture(model, {str(tmp_path / "acts")!r}, "0", run=sys.argv[1], resume=True)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        with run:
+            for _ in range(5):
+                model(torch.tensor([[1, 2, 3]]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    running = [
+        subprocess.Popen([*command, f"r{i}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for i in range(3)
+    ]
+    for process in running:
+        assert process.stdout.readline() == b"ready\n"
+    for process in running:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in running:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    cache = lc.open(tmp_path / "acts")
+    found = cache.sql("SELECT run, count(*) FROM tokens GROUP BY run ORDER BY run").fetchall()
+    assert found == [("r0", 15), ("r1", 15), ("r2", 15)]
+    assert cache["0:out"].shape == (15, 3, 4)
+
+
+def test_a_folder_with_hidden_files_only_is_as_good_as_empty(model, tmp_path):
+    """What desktops and notebooks leave behind does not keep a dataset away."""
+    (tmp_path / ".DS_Store").write_text("x")
+    lc.extract(model, CORPUS, tmp_path, "embed")
+    lc.extract(model, CORPUS[:1], tmp_path, "embed", overwrite=True)
+    assert (tmp_path / ".DS_Store").exists()
+
+
+def test_a_block_that_records_nothing_says_so(model, tmp_path):
+    """A block in which the model was never called is an error; one that resumes is not."""
+    with pytest.raises(lc.CaptureError, match=r"[Nn]othing was recorded"):
+        with lc.capture(model, tmp_path / "a", "embed"):
+            pass
+    with lc.capture(model, tmp_path / "a", "embed", resume=True):
+        pass
+    assert lc.open(tmp_path / "a").snapshot.version == 0
+
+
+def test_examples_without_a_kept_token_keep_their_place(model, tmp_path):
+    """`x[i]` is the i-th input, also where no token of some inputs was selected."""
+    cache = lc.extract(model, CORPUS, tmp_path, "embed", positions=slice(3, None))
+    x = cache["embed"]
+    assert x.shape == (4, 2, 16)
+    assert x.lengths.tolist() == [0, 2, 0, 1]
+    found = cache.sql("SELECT example, length FROM examples ORDER BY example").fetchall()
+    assert found == [(0, 3), (1, 5), (2, 1), (3, 4)]
+    assert x[2].load().shape == (0, 16)
+
+
+def test_annotate_outside_of_the_block_says_so(model, tmp_path):
+    """What belongs into the block is refused outside of it; nothing is committed by asking."""
+    run = lc.capture(model, tmp_path / "new", "embed")
+    with pytest.raises(lc.CaptureError, match="with block"):
+        run.annotate(label=["x"])
+    assert run.commit() == 0
+    assert run.progress.rows == 0
 
 
 def test_a_site_keeps_its_dtype_in_the_whole_dataset(model, tmp_path):

@@ -18,6 +18,7 @@ from lazycache.codec.tables import decode_table
 from lazycache.storage.local_store import LocalStore
 from lazycache.storage.store import Store, Upload
 from lazycache.types import RowBatch, RunInfo, SiteBlock, TableBlock
+from lazycache.writer.settings import Settings
 from lazycache.writer.writer import DatasetWriter
 
 DEFAULTS = {
@@ -42,7 +43,9 @@ def snapshot_of(store: Store) -> Snapshot:
 
 
 def new_writer(store: Store, **settings) -> DatasetWriter:
-    return DatasetWriter(store, snapshot=snapshot_of(store), **{**DEFAULTS, **settings})
+    given = {**DEFAULTS, **settings}
+    run = given.pop("run")
+    return DatasetWriter(store, snapshot=snapshot_of(store), run=run, settings=Settings(**given))
 
 
 SITES = {

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from lazycache.capture.columns import Scalar, as_column, as_ids, check_name
+from lazycache.capture.columns import MAX_ID, Scalar, as_column, as_ids, as_mapping, check_name
+from lazycache.capture.masks import given_mask
 from lazycache.errors import CaptureError
-
-_MASK_NDIM = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +28,14 @@ class Annotation:
         """Return the ids of a batch of this size, counted if none were given.
 
         Raises:
-            CaptureError: there are not as many ids as examples.
+            CaptureError: there are not as many ids as examples, or the count is at its end.
         """
         if self.ids is None:
+            if counted_from + batch > MAX_ID + 1:
+                raise CaptureError(
+                    f"Example ids are at their end: {batch} more after {counted_from - 1} do not "
+                    "fit into 64 bits. Give smaller ones with annotate(example=...)."
+                )
             return list(range(counted_from, counted_from + batch))
         if len(self.ids) != batch:
             raise CaptureError(f"{len(self.ids)} example ids were given for {batch} examples.")
@@ -67,11 +71,21 @@ def make_annotation(
         check_name(name, sites=sites)
         plain[name] = as_column(name, values, rows=rows)
         rows = len(plain[name])
-    return Annotation(ids, None if mask is None else _as_mask(mask), plain)
+    return Annotation(ids, None if mask is None else given_mask(mask), plain)
 
 
-def _as_mask(mask: Any) -> torch.Tensor:
-    tensor = torch.as_tensor(mask)
-    if tensor.ndim != _MASK_NDIM:
-        raise CaptureError(f"mask has shape {tuple(tensor.shape)}; [batch, length] is needed.")
-    return tensor != 0
+def merge_columns(columns: object, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of `columns=` and those given as keywords as one.
+
+    Raises:
+        CaptureError: `columns` is no mapping, or a column is in both.
+
+    Example:
+        >>> merge_columns({"mask": [1]}, {"label": ["x"]})
+        {'mask': [1], 'label': ['x']}
+    """
+    given = as_mapping(columns)
+    twice = next((name for name in named if name in given), None)
+    if twice is not None:
+        raise CaptureError(f"Column {twice!r} was given twice: in columns= and as a keyword.")
+    return {**given, **named}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazycache.errors import CaptureError
+from lazycache.catalog.fields import checked_name
+from lazycache.errors import CaptureError, CorruptShardError
 
 Scalar = str | int | float | bool | None
 """What a user column holds per example."""
@@ -17,18 +18,23 @@ Scalar = str | int | float | bool | None
 RESERVED = frozenset({"example", "length", "position", "row", "run", "token", "token_id"})
 """Columns that lazycache fills itself, in `examples` or in `tokens`."""
 
+MAX_ID = (1 << 63) - 2
+"""Largest example id: one more must fit into 64 bits, since ids are counted on from it."""
+
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
 def check_name(name: str, *, sites: Iterable[str]) -> None:
-    """Refuse a column name that is taken.
+    """Refuse a column name that the log would not take, or that is taken.
 
     Raises:
-        CaptureError: the name is lazycache's own, or that of a captured site.
+        CaptureError: the name is no printable text of 1 to 500 characters, is lazycache's own, or
+            that of a captured site.
 
     Example:
         >>> check_name("label", sites=["resid_out_0"])
     """
+    check_printable(name, what="a column")
     if name in RESERVED:
         raise CaptureError(
             f"A column cannot be named {name!r}: lazycache fills that one. Its own are "
@@ -39,6 +45,47 @@ def check_name(name: str, *, sites: Iterable[str]) -> None:
             f"A column cannot be named {name!r}: that is a captured site, which is a column of "
             "the same table. Choose another name."
         )
+
+
+def check_printable(name: object, *, what: str) -> None:
+    """Refuse a name that the log does not take: the same rule, before anything runs.
+
+    Raises:
+        CaptureError: not text, empty, too long, or with line breaks and the like.
+
+    Example:
+        >>> check_printable("label", what="a column")
+    """
+    if not isinstance(name, str):
+        raise CaptureError(
+            f"{name!r:.60} ({type(name).__name__}) cannot name {what}: a name is a str."
+        )
+    try:
+        checked_name(name)
+    except CorruptShardError as exc:
+        raise CaptureError(
+            f"{name!r:.60} cannot name {what}: a name is printable text of 1 to 500 characters."
+        ) from exc
+
+
+def as_mapping(columns: object) -> dict[str, Any]:
+    """Return what was given as `columns=` as a dict; None is none.
+
+    Raises:
+        CaptureError: it is no mapping.
+
+    Example:
+        >>> as_mapping({"label": "x"})
+        {'label': 'x'}
+    """
+    if columns is None:
+        return {}
+    if not isinstance(columns, Mapping):
+        raise CaptureError(
+            f"columns={columns!r:.60} is a {type(columns).__name__}; a mapping of name to value is "
+            "needed: columns={'name': value}. Columns of a corpus are chosen with keep=[...]."
+        )
+    return dict(columns)
 
 
 def as_column(name: str, values: object, *, rows: int | None) -> list[Scalar]:
@@ -87,7 +134,7 @@ def as_ids(values: object) -> list[int]:
     """Return example ids as plain ints.
 
     Raises:
-        CaptureError: not integers, or one of them twice.
+        CaptureError: not integers, one of them twice, or one that no further id could follow.
 
     Example:
         >>> as_ids(torch.tensor([4, 2]))
@@ -98,6 +145,8 @@ def as_ids(values: object) -> list[int]:
         plain = as_scalar("example", value)
         if not isinstance(plain, int) or isinstance(plain, bool):
             raise CaptureError(f"Example ids are ints; {plain!r} is not.")
+        if plain > MAX_ID:
+            raise CaptureError(f"Example id {plain} is too large; the largest is {MAX_ID}.")
         ids.append(plain)
     repeated = [example for example, times in Counter(ids).items() if times > 1]
     if repeated:

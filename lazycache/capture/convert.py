@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import torch
 
-from lazycache.errors import CaptureError
+from lazycache.codec.dtypes import DTYPES, of_torch
+from lazycache.errors import CaptureError, UnsupportedDtypeError
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
     """Refuse a dtype that activations cannot be cast to in a meaningful way.
 
     Raises:
-        CaptureError: not a real floating-point dtype.
+        CaptureError: not a floating-point dtype that can be stored.
 
     Example:
         >>> check_dtype(torch.bfloat16)
         torch.bfloat16
     """
-    if dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        return dtype
+    if dtype is None:
+        return None
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
+        try:
+            return of_torch(dtype).torch
+        except UnsupportedDtypeError:
+            pass  # said below, with what can be cast to
+    known = ", ".join(row.name for row in DTYPES if row.torch.is_floating_point)
     raise CaptureError(
-        f"dtype={dtype!r}: activations are cast to a floating-point dtype such as torch.bfloat16; "
-        "None keeps what the model computes, bit for bit."
+        f"dtype={dtype!r}: activations are cast to a floating-point dtype, one of {known}; None "
+        "keeps what the model computes, bit for bit."
     )
 
 
@@ -43,7 +50,10 @@ def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 def cast(
     values: torch.Tensor, dtype: torch.dtype | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Cast on the device; count the finite values that the dtype cannot hold.
+    """Cast on the device; count the values that the dtype cannot hold.
+
+    These are finite values beyond its range, and infinities where it has none: an 8-bit float may
+    make 448 of them.
 
     Integers and booleans (token ids, masks) keep their dtype: a cast would only lose.
 
@@ -66,7 +76,9 @@ def cast(
 def _lost(values: torch.Tensor, narrowed: torch.Tensor) -> torch.Tensor:
     if narrowed.dtype.itemsize == 1:
         # 8-bit floats saturate or become NaN, by torch version: judge by the range itself
-        return (values.isfinite() & (values.abs() > torch.finfo(narrowed.dtype).max)).sum()
+        beyond = values.isfinite() & (values.abs() > torch.finfo(narrowed.dtype).max)
+        # widened: torch has no isfinite for them
+        return (beyond | (values.isinf() & narrowed.to(values.dtype).isfinite())).sum()
     if narrowed.device.type == "cpu" and narrowed.numel():
         # min and max run at memory speed, isfinite does not; NaN here means to look closely
         low, high = torch.aminmax(narrowed)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from lazycache.capture.columns import Scalar, as_ids, as_scalar
+from lazycache.capture.columns import Scalar, as_ids, as_scalar, check_name
+from lazycache.codec.checksum import crc32
 from lazycache.errors import CaptureError
+
+T = TypeVar("T")
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _TOKENIZE_AT_ONCE = 256
@@ -27,6 +29,11 @@ class Item:
     """int64[length], at least one, no padding."""
     columns: Mapping[str, Scalar]
     """Its user columns, `text` among them if it was a text."""
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the token ids: stored with the example, so that a resume sees a change."""
+        return crc32(self.input_ids.astype("<i8").tobytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,7 @@ def encode_items(
     *,
     tokenizer: Any,
     max_length: int | None,
-    columns: Collection[str] | None,
-    skip: Container[int],
+    keep: Collection[str] | None,
     first: int = 0,
 ) -> Iterator[Item]:
     """Read a corpus one block at a time and give its sequences in order.
@@ -59,9 +65,8 @@ def encode_items(
         data: The corpus. Read once, nothing is held beyond one block.
         tokenizer: Needed for texts; called with a list of texts as those of transformers are.
         max_length: Longer sequences lose their end; None cuts nothing.
-        columns: Names of the user columns to keep; None keeps all and refuses what is no scalar.
+        keep: Names of the user columns to keep; None keeps all and refuses what is no scalar.
         first: Id of the first item; items that name no `example` are counted from it.
-        skip: Example ids that are not given (and not tokenised): done in an earlier run.
 
     Raises:
         CaptureError: when its turn comes: an empty corpus, a sequence without tokens, an item of
@@ -69,16 +74,41 @@ def encode_items(
 
     Example:
         >>> items = encode_items([[5, 6, 7], {"input_ids": [8], "label": "x"}], tokenizer=None,
-        ...                      max_length=2, columns=None, skip=())
+        ...                      max_length=2, keep=None)
         >>> [(item.example, item.input_ids.tolist(), item.columns) for item in items]
         [(0, [5, 6], {}), (1, [8], {'label': 'x'})]
     """
     _refuse_whole(data)
-    if max_length is not None and max_length < 1:
-        raise CaptureError(f"max_length={max_length}: at least one token is needed.")
+    if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+        raise CaptureError(f"max_length={max_length!r}: a whole number of tokens, at least one.")
+    if isinstance(keep, str):
+        raise CaptureError(f"keep={keep!r}: give a list of names, [{keep!r}].")
     numbered = enumerate(data, first)
-    raws = (_read(n - first, n, entry, columns) for n, entry in numbered)
-    return _encode(raws, tokenizer, max_length, skip)
+    raws = (_read(n - first, n, entry, keep) for n, entry in numbered)
+    return _encode(raws, tokenizer, max_length)
+
+
+def blocks(entries: Iterable[T], *, size: int) -> Iterator[list[T]]:
+    """Yield lists of `size`, the last one shorter; after an error, what came before it first.
+
+    Example:
+        >>> list(blocks([1, 2, 3], size=2))
+        [[1, 2], [3]]
+    """
+    block: list[T] = []
+    try:
+        for entry in entries:
+            block.append(entry)
+            if len(block) == size:
+                yield block
+                block = []
+    except Exception:
+        # what a corpus gave before it failed is whole, and hours of work may have gone into it
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
 
 
 def longest_input(model: Any, tokenizer: Any) -> int | None:
@@ -97,15 +127,12 @@ def longest_input(model: Any, tokenizer: Any) -> int | None:
     return min(known, default=None)
 
 
-def _encode(
-    raws: Iterator[_Raw], tokenizer: Any, max_length: int | None, skip: Container[int]
-) -> Iterator[Item]:
-    seen = 0
-    while block := list(islice(raws, _TOKENIZE_AT_ONCE)):
-        seen += len(block)
-        wanted = [raw for raw in block if raw.example not in skip]
-        yield from _finish(wanted, tokenizer, max_length)
-    if not seen:
+def _encode(raws: Iterator[_Raw], tokenizer: Any, max_length: int | None) -> Iterator[Item]:
+    empty = True
+    for block in blocks(raws, size=_TOKENIZE_AT_ONCE):
+        empty = False
+        yield from _finish(block, tokenizer, max_length)
+    if empty:
         raise CaptureError("The corpus is empty: there is nothing to run the model on.")
 
 
@@ -122,13 +149,13 @@ def _refuse_whole(data: object) -> None:
         raise CaptureError(f"A {type(data).__name__} is no corpus: it cannot be iterated.")
 
 
-def _read(index: int, counted: int, entry: Any, columns: Collection[str] | None) -> _Raw:
+def _read(index: int, counted: int, entry: Any, keep: Collection[str] | None) -> _Raw:
     if isinstance(entry, str):
         return _Raw(index, counted, entry, None, {"text": entry})
     if not isinstance(entry, Mapping):
         return _Raw(index, counted, None, _as_token_ids(index, entry), {})
     example = as_ids([entry["example"]])[0] if "example" in entry else counted
-    kept = _user_columns(index, entry, columns)
+    kept = _user_columns(index, entry, keep)
     if "input_ids" in entry:
         return _Raw(index, example, None, _real_ids(index, entry), kept)
     if not isinstance(entry.get("text"), str):
@@ -140,15 +167,17 @@ def _read(index: int, counted: int, entry: Any, columns: Collection[str] | None)
 
 
 def _user_columns(
-    index: int, entry: Mapping[str, Any], columns: Collection[str] | None
+    index: int, entry: Mapping[str, Any], keep: Collection[str] | None
 ) -> dict[str, Scalar]:
     names = [name for name in entry if name not in _MODEL_INPUTS and name != "example"]
-    wanted = names if columns is None else [name for name in names if name in columns]
+    wanted = names if keep is None else [name for name in names if name in keep]
     try:
+        for name in wanted:
+            check_name(name, sites=())
         return {name: as_scalar(name, entry[name]) for name in wanted}
     except CaptureError as exc:
         raise CaptureError(
-            f"Item {index}: {exc} Leave it out with columns=[names of those to keep]."
+            f"Item {index}: {exc} Leave it out with keep=[names of the columns to keep]."
         ) from exc
 
 

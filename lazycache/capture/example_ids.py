@@ -5,9 +5,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
+import numpy as np
+
+_LOOSE = 1024
+"""Ids that may lie beside the intervals before they are sorted into them."""
+
 
 class ExampleIds:
     """A set of ids kept as disjoint intervals: a million counted ids cost as much as one.
+
+    An id that does not follow the largest interval waits in a set, which is sorted into the
+    intervals when it outgrows them. So ids in any order cost logarithmic time on average.
 
     Example:
         >>> ids = ExampleIds([3, 1, 2])
@@ -18,13 +26,17 @@ class ExampleIds:
     def __init__(self, ids: Iterable[int] = ()) -> None:
         self._starts: list[int] = []
         self._stops: list[int] = []
-        self._count = 0
-        self.update(ids)
+        self._loose: set[int] = set(ids)
+        self._count = len(self._loose)
+        self._after = max(self._loose, default=-1) + 1
+        self._settle()
 
     def __contains__(self, example: object) -> bool:
         """Say whether an id is there, in logarithmic time of the number of intervals."""
         if not isinstance(example, int):
             return False
+        if example in self._loose:
+            return True
         at = bisect_right(self._starts, example) - 1
         return at >= 0 and example < self._stops[at]
 
@@ -35,27 +47,35 @@ class ExampleIds:
     @property
     def after(self) -> int:
         """One more than the largest id; 0 if there is none."""
-        return self._stops[-1] if self._stops else 0
+        return self._after
 
     def update(self, ids: Iterable[int]) -> None:
         """Add ids; those that are there already change nothing."""
         for example in ids:
-            self._add(example)
+            if example not in self:
+                self._add(example)
 
     def _add(self, example: int) -> None:
-        at = bisect_right(self._starts, example)
-        if at and example < self._stops[at - 1]:
-            return
-        joins_left = at > 0 and self._stops[at - 1] == example
-        joins_right = at < len(self._starts) and self._starts[at] == example + 1
-        if joins_left and joins_right:
-            self._stops[at - 1] = self._stops.pop(at)
-            self._starts.pop(at)
-        elif joins_left:
-            self._stops[at - 1] = example + 1
-        elif joins_right:
-            self._starts[at] = example
-        else:
-            self._starts.insert(at, example)
-            self._stops.insert(at, example + 1)
+        self._after = example + 1 if not self._count else max(self._after, example + 1)
         self._count += 1
+        if self._stops and self._stops[-1] == example:
+            self._stops[-1] += 1
+            return
+        self._loose.add(example)
+        # as many as there are intervals: each is then moved a bounded number of times on average
+        if len(self._loose) > max(_LOOSE, len(self._starts)) or self._count == 1:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Sort the loose ids into the intervals; those that touch become one."""
+        if not self._loose:
+            return
+        loose = np.fromiter(self._loose, dtype=np.int64, count=len(self._loose))
+        starts = np.concatenate([np.array(self._starts, dtype=np.int64), loose])
+        stops = np.concatenate([np.array(self._stops, dtype=np.int64), loose + 1])
+        starts.sort()
+        stops.sort()  # intervals are disjoint, so that their ends are in the order of their starts
+        apart = np.flatnonzero(stops[:-1] != starts[1:]) + 1
+        self._starts = starts[np.concatenate([[0], apart])].tolist()
+        self._stops = stops[np.concatenate([apart - 1, [len(stops) - 1]])].tolist()
+        self._loose = set()

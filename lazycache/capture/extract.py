@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from lazycache.capture.architectures import locate
 from lazycache.capture.columns import Scalar
-from lazycache.capture.corpus import Item
+from lazycache.capture.corpus import Item, blocks
 from lazycache.capture.sites import HookPoint
 from lazycache.errors import CaptureError
 
@@ -33,7 +32,8 @@ class Batch:
     attention_mask: torch.Tensor
     """int64[batch, length]: 1 for real tokens."""
     columns: Mapping[str, list[Scalar]]
-    """One value per item; None where an item lacks a column that another one has."""
+    """One value per item; None where an item lacks a column that another one has. `CHECKSUM` is
+    one of them."""
 
     @property
     def tokens(self) -> int:
@@ -58,9 +58,15 @@ class Progress:
 class Annotate(Protocol):
     """`Recorder.annotate`: says what the examples of the next forward pass are."""
 
-    def __call__(self, *, example: Any = None, mask: Any = None, **columns: Any) -> None:
+    def __call__(
+        self, *, example: Any = None, mask: Any = None, columns: Mapping[str, Any] | None = None
+    ) -> None:
         """Take ids, mask and columns."""
         ...
+
+
+CHECKSUM = "tokens_crc32"
+"""Column of `examples` with the CRC-32 of an example's token ids (int64, little-endian)."""
 
 
 def plan_batches(items: Iterable[Item], *, batch_size: int, window: int) -> Iterator[Batch]:
@@ -75,18 +81,18 @@ def plan_batches(items: Iterable[Item], *, batch_size: int, window: int) -> Iter
 
     Example:
         >>> from lazycache.capture.corpus import encode_items
-        >>> items = encode_items([[1], [2, 3], [4]], tokenizer=None, max_length=None, columns=None,
-        ...                      skip=())
+        >>> items = encode_items([[1], [2, 3], [4]], tokenizer=None, max_length=None, keep=None)
         >>> [batch.input_ids.tolist() for batch in plan_batches(items, batch_size=2, window=3)]
         [[[2, 3], [1, 0]], [[4]]]
     """
-    if batch_size < 1 or window < 1:
-        raise CaptureError(f"batch_size={batch_size} and window={window} must be at least 1.")
-    return _batches(iter(items), batch_size, window)
+    for name, value in (("batch_size", batch_size), ("window", window)):
+        if not isinstance(value, int) or value < 1:
+            raise CaptureError(f"{name}={value!r}: a whole number, at least 1.")
+    return _batches(items, batch_size, window)
 
 
-def _batches(items: Iterator[Item], batch_size: int, window: int) -> Iterator[Batch]:
-    while block := list(islice(items, window)):
+def _batches(items: Iterable[Item], batch_size: int, window: int) -> Iterator[Batch]:
+    for block in blocks(items, size=window):
         # a stable sort: equal lengths keep the order of the corpus
         block.sort(key=lambda item: -len(item.input_ids))
         for start in range(0, len(block), batch_size):
@@ -101,8 +107,44 @@ def _pad(items: list[Item]) -> Batch:
         ids[row, : len(item.input_ids)] = torch.from_numpy(item.input_ids)
         mask[row, : len(item.input_ids)] = 1
     names = dict.fromkeys(name for item in items for name in item.columns)
-    columns = {name: [item.columns.get(name) for item in items] for name in names}
+    columns: dict[str, list[Scalar]] = {
+        name: [item.columns.get(name) for item in items] for name in names
+    }
+    columns[CHECKSUM] = [item.checksum for item in items]
     return Batch([item.example for item in items], ids, mask, columns)
+
+
+def pending(batches: Iterable[Batch], *, done: Mapping[int, int | None]) -> Iterator[Batch]:
+    """Leave out the examples that are done, after a look whether they are the same.
+
+    The batches are planned over the whole corpus, so what is left runs in the company that it
+    would have had without the interruption, and gives the same values.
+
+    Args:
+        batches: Of the whole corpus.
+        done: Id to stored `CHECKSUM` of the examples that are committed; None where none is.
+
+    Raises:
+        CaptureError: an example that is done had other tokens.
+    """
+    for batch in batches:
+        checksums = batch.columns[CHECKSUM]
+        for example, checksum in zip(batch.examples, checksums, strict=True):
+            if done.get(example, checksum) not in (checksum, None):
+                raise CaptureError(
+                    f"Example {example} of this corpus is not the one that was captured under "
+                    "this id: its tokens differ. Extract another corpus to another url or run, "
+                    "or replace what is there with overwrite=True."
+                )
+        left = [i for i, example in enumerate(batch.examples) if example not in done]
+        if left:
+            yield batch if len(left) == len(batch.examples) else _some(batch, left)
+
+
+def _some(batch: Batch, chosen: list[int]) -> Batch:
+    columns = {name: [values[i] for i in chosen] for name, values in batch.columns.items()}
+    examples = [batch.examples[i] for i in chosen]
+    return Batch(examples, batch.input_ids[chosen], batch.attention_mask[chosen], columns)
 
 
 def run_batches(
@@ -139,7 +181,7 @@ def run_batches(
     call = _caller(model, list(points))
     with _evaluating(model), torch.no_grad():
         for batch in batches:
-            annotate(example=batch.examples, mask=batch.attention_mask, **batch.columns)
+            annotate(example=batch.examples, mask=batch.attention_mask, columns=batch.columns)
             call(batch)
             done = Progress(
                 examples=done.examples + len(batch.examples),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -180,6 +181,19 @@ def _is_compiled(module: nn.Module) -> bool:
     # by name: importing torch._dynamo to ask costs seconds
     wrapped = type(module).__name__ == "OptimizedModule"
     return wrapped or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def is_wrapped_by_compile(model: nn.Module) -> bool:
+    """Say whether there is a `torch.compile(model)`, which may have been traced without hooks.
+
+    Cost: looks at every object of the process; for error messages.
+
+    Example:
+        >>> is_wrapped_by_compile(nn.Linear(1, 1))
+        False
+    """
+    wrappers = (obj for obj in gc.get_objects() if type(obj).__name__ == "OptimizedModule")
+    return any(getattr(wrapper, "_orig_mod", None) is model for wrapper in wrappers)
 
 
 def _ancestors(path: str) -> list[str]:

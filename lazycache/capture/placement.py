@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
+from torch import nn
 
 from lazycache.capture.forward_inputs import ForwardInputs
-from lazycache.capture.sites import parse_site
+from lazycache.capture.sites import HookPoint, parse_site
 from lazycache.errors import CaptureError
 from lazycache.types import EXAMPLES, TOKENS
 
 
-def table_of(name: str, values: torch.Tensor, inputs: ForwardInputs, *, before: str | None) -> str:
+def table_of(
+    name: str,
+    values: torch.Tensor,
+    inputs: ForwardInputs,
+    *,
+    before: str | None,
+    widths: Collection[int],
+) -> str:
     """Say whether values are one row per token or one per example.
 
     `[batch, length, ...]` and `[batch * length, ...]` (a mixture of experts flattens) are tokens;
     anything else that has `batch` rows is examples. A site stays in the table (`before`) in which
     its first batch put it. Two shapes read both ways: `[batch, length]` of floats may also be a
-    vector of `length` units, and with one token per example rows may be either; the first is
-    refused unless an earlier batch settled it, the second is taken as examples.
+    vector of `length` units, and with one token per example rows may be either. The first is a
+    vector if `length` is one of `widths`, the numbers of units that are known of the module or
+    model (`unit_widths`), and else refused unless an earlier batch settled it; the second is taken
+    as examples.
 
     Raises:
         CaptureError: the shape fits neither table, or not the one that it must be in.
 
     Example:
         >>> inputs = ForwardInputs(batch=2, length=3, input_ids=None, mask=None)
-        >>> table_of("0:out", torch.zeros(2, 3, 8), inputs, before=None)
+        >>> table_of("0:out", torch.zeros(2, 3, 8), inputs, before=None, widths=())
         'tokens'
-        >>> table_of("pooler:out", torch.zeros(2, 8), inputs, before=None)
+        >>> table_of("pooler:out", torch.zeros(2, 8), inputs, before=None, widths=())
         'examples'
     """
     shape = tuple(values.shape)
@@ -41,7 +53,27 @@ def table_of(name: str, values: torch.Tensor, inputs: ForwardInputs, *, before: 
         raise _unfit(name, shape, inputs, None)
     if len(readings) == 1 or inputs.length is None:
         return readings[0]
-    return _settle(name, values, inputs)
+    return _settle(name, values, inputs, widths)
+
+
+def unit_widths(model: nn.Module, point: HookPoint) -> frozenset[int]:
+    """Return how many units a vector at a point may have, as far as module and model say.
+
+    Of the module its `out_features` (`in_features` where its input is captured), of the model
+    `config.hidden_size` and `config.num_labels`.
+
+    Example:
+        >>> unit_widths(nn.Sequential(nn.Linear(4, 3)), HookPoint("0", "out"))
+        frozenset({3})
+    """
+    module = model.get_submodule(point.path)
+    config = getattr(model, "config", None)
+    known = (
+        getattr(module, f"{point.side}_features", None),
+        getattr(config, "hidden_size", None),
+        getattr(config, "num_labels", None),
+    )
+    return frozenset(width for width in known if isinstance(width, int))
 
 
 def _readings(shape: tuple[int, ...], inputs: ForwardInputs) -> list[str]:
@@ -56,15 +88,16 @@ def _readings(shape: tuple[int, ...], inputs: ForwardInputs) -> list[str]:
     return [TOKENS] * as_tokens + [EXAMPLES] * as_examples
 
 
-def _settle(name: str, values: torch.Tensor, inputs: ForwardInputs) -> str:
+def _settle(name: str, values: torch.Tensor, inputs: ForwardInputs, widths: Collection[int]) -> str:
     if not values.is_floating_point():
         return TOKENS  # ids and masks: nobody makes a vector of integers per example
-    if inputs.length == 1:
+    if inputs.length == 1 or inputs.length in widths:
         return EXAMPLES
     raise CaptureError(
         f"{name} gave {list(values.shape)} for a batch of {inputs.batch} x {inputs.length} tokens: "
-        f"that is one number per token, or {inputs.length} units per example. Give the first batch "
-        "another length, or capture a neighbouring module."
+        f"that is one number per token, or {inputs.length} units per example. Make it "
+        f"[{inputs.batch}, {inputs.length}, 1] in a module of its own (nn.Unflatten, .unsqueeze), "
+        "or capture a module around or beside it, such as its parent's ':out'."
     )
 
 

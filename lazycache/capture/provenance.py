@@ -14,9 +14,12 @@ from torch import nn
 
 from lazycache.capture.architectures import locate
 from lazycache.capture.sites import HookPoint
+from lazycache.codec.checksum import crc32
 
 _INCIDENTAL = frozenset({"_name_or_path", "transformers_version", "architectures", "use_cache"})
 """Parts of a configuration that say where or by what it was loaded, not what it computes."""
+
+_LOOKED_AT = 64  # numbers of each parameter: other weights differ in nearly all of them
 
 _LIBRARIES = ("lazycache", "torch", "transformers", "tokenizers", "numpy")
 
@@ -24,7 +27,7 @@ _LIBRARIES = ("lazycache", "torch", "transformers", "tokenizers", "numpy")
 def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     """Describe a model and its tokenizer in JSON values.
 
-    Cost: looks at metadata only, never at weights.
+    Cost: looks at metadata, and at 64 numbers of each parameter for a fingerprint.
 
     Example:
         >>> described = describe_model(nn.Linear(2, 3))
@@ -39,7 +42,7 @@ def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
         "name_or_path": getattr(config, "_name_or_path", None) or None,
         "config": _config(config),
         **_parameters(model),
-        "training": model.training,
+        "weights": _fingerprint(model),
         "attention": getattr(config, "_attn_implementation", None),
         "tokenizer": None if tokenizer is None else _tokenizer(tokenizer),
         "versions": _versions(),
@@ -61,13 +64,14 @@ def describe_capture(
         ...     nn.Linear(2, 3), {}, tokenizer=None, dtype=None, positions="all"
         ... )
         >>> sorted(found)
-        ['dtype', 'model', 'positions', 'sites']
+        ['dtype', 'model', 'positions', 'sites', 'training']
     """
     return {
         "model": describe_model(model, tokenizer),
         "sites": {name: str(point) for name, point in points.items()},
         "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
         "positions": _positions(positions),
+        "training": model.training,
     }
 
 
@@ -83,7 +87,7 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     found: list[str] = []
     before, now = _plain(known), _plain(wanted)
     models = [info.get("model", {}) for info in (before, now)]
-    for key in ("class", "parameters", "dtypes", "tokenizer"):
+    for key in ("class", "parameters", "dtypes", "tokenizer", "weights"):
         old, new = (model.get(key) for model in models)
         if old != new:
             found.append(f"the model's {key} was {old}, is {new}")
@@ -94,7 +98,8 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         for key in keys
         if old.get(key) != new.get(key)
     ]
-    both = [key for key in ("dtype", "positions", "max_length") if key in before and key in now]
+    settings = ("dtype", "positions", "max_length", "training")
+    both = [key for key in settings if key in before and key in now]
     found += [f"{key} was {before[key]}, is {now[key]}" for key in both if before[key] != now[key]]
     if before.get("sites") != now.get("sites"):
         names = [", ".join(info.get("sites", {})) or "none" for info in (before, now)]
@@ -140,6 +145,18 @@ def _parameters(model: nn.Module) -> dict[str, Any]:
         "device": devices.most_common(1)[0][0] if devices else None,
         "devices": dict(devices),
     }
+
+
+def _fingerprint(model: nn.Module) -> str | None:
+    """Tell weights apart: CRC-32 of the names and of some numbers of every parameter."""
+    checksum = 0
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or parameter.layout != torch.strided:
+            return None
+        flat = parameter.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // _LOOKED_AT)].cpu().contiguous()
+        checksum = crc32(some.view(torch.uint8).numpy().data, crc32(name.encode(), checksum))
+    return f"{checksum:08x}"
 
 
 def _tokenizer(tokenizer: Any) -> dict[str, Any]:

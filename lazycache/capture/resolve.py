@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lazycache.capture.architectures import Located, locate
+from lazycache.capture.columns import check_printable
 from lazycache.capture.sites import (
     HookPoint,
     match_names,
@@ -17,7 +18,8 @@ from lazycache.capture.sites import (
     split_side,
 )
 from lazycache.catalog.natural import natural_key
-from lazycache.errors import SiteNotFoundError, nearest
+from lazycache.errors import CaptureError, SiteNotFoundError, StorageError, nearest
+from lazycache.storage.layout import site_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,15 @@ def resolve(model: nn.Module, patterns: str | Iterable[str]) -> dict[str, HookPo
 
     Raises:
         SiteNotFoundError: a pattern that means nothing here; names the nearest.
-        CaptureError: `re:` with something that is not a regular expression.
+        CaptureError: patterns that are no str; `re:` with something that is not a regular
+            expression; a module whose path cannot be a name in a dataset.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
         >>> resolve(model, ["1", "0:in"])["0:in"]
         HookPoint(path='0', side='in', index=None)
     """
-    asked = [patterns] if isinstance(patterns, str) else list(patterns)
+    asked = _asked(patterns)
     if not asked:
         raise SiteNotFoundError("No sites were asked for. lc.sites(model) lists what there is.")
     located = locate(model)
@@ -79,7 +82,32 @@ def resolve(model: nn.Module, patterns: str | Iterable[str]) -> dict[str, HookPo
         if not points:
             raise _nothing(model, pattern, located, canonical)
         found |= points
+    for name in found:
+        _check_site(name)
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+
+
+def _asked(patterns: object) -> list[str]:
+    if isinstance(patterns, str):
+        return [patterns]
+    listed = list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    names = [pattern for pattern in listed if isinstance(pattern, str)]
+    if len(names) < len(listed):
+        wrong = next(pattern for pattern in listed if not isinstance(pattern, str))
+        raise CaptureError(
+            f"sites: {wrong!r:.60} is no name. Give a name or pattern such as 'resid_out_*', or a "
+            "list of them; lc.sites(model) lists what there is."
+        )
+    return names
+
+
+def _check_site(name: str) -> None:
+    """Refuse a module path that the log or the folders would not take, before anything runs."""
+    check_printable(name, what="a site")
+    try:
+        site_dir(name)
+    except StorageError as exc:
+        raise CaptureError(f"The module of site {name!r:.60} cannot be captured: {exc}") from exc
 
 
 def _canonical(model: nn.Module, located: Located) -> dict[str, HookPoint]:

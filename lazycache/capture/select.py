@@ -66,7 +66,10 @@ def check_positions(positions: Positions) -> Chosen:
             return words[positions]
         if last_k:
             return -int(last_k[1])
-    elif isinstance(positions, slice) or callable(positions):
+    elif isinstance(positions, slice):
+        if _is_slice_of_ints(positions):
+            return positions
+    elif callable(positions):
         return positions
     elif isinstance(positions, int | np.integer):
         if not isinstance(positions, bool):
@@ -77,6 +80,14 @@ def check_positions(positions: Positions) -> Chosen:
         f"positions={positions!r} is no selection. It can be 'all', 'first', 'last', 'last-k', an "
         "int, a slice, a list of ints, or a function of (input_ids, mask) that returns a mask."
     )
+
+
+def _is_slice_of_ints(positions: slice) -> bool:
+    try:
+        range(0)[positions]
+    except (TypeError, ValueError):  # bounds that are no ints; a step of 0
+        return False
+    return True
 
 
 def _is_list(value: object) -> bool:
@@ -141,8 +152,8 @@ def _asked(
     mask: torch.Tensor,
     input_ids: torch.Tensor | None,
 ) -> np.ndarray:
-    # a clone: the function may scribble on its argument, padding must stay padding
-    answer = select(input_ids, mask.clone())
+    # clones: the function may scribble on its arguments, padding must stay padding
+    answer = select(None if input_ids is None else input_ids.clone(), mask.clone())
     if (
         not isinstance(answer, torch.Tensor)
         or answer.dtype != torch.bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -16,11 +17,13 @@ from lazycache.errors import (
     FormatVersionError,
     StorageError,
 )
-from lazycache.storage.layout import IDENTITY
+from lazycache.storage.layout import DATA_PREFIX, IDENTITY, LOG_PREFIX, TABLES_PREFIX
 from lazycache.storage.store import Store
 from lazycache.types import Identity
 
 _NAME = "lazycache"
+
+_SHOWN = 4  # names in a message
 
 
 def create_dataset(store: Store) -> Identity:
@@ -60,16 +63,34 @@ def _check_empty(store: Store) -> None:
         raise DatasetExistsError(
             f"{store.url} already holds a dataset: open it, or choose another address."
         )
-    if names := _contents(store):
+    if names := foreign_files(store):
         raise DatasetExistsError(
             f"{store.url} holds other files ({names}): choose a new or empty folder."
         )
 
 
+def foreign_files(store: Store) -> str:
+    """Name a few of the files of a place that are of no dataset; empty if there are none.
+
+    Hidden files and folders do not count: desktops and notebooks leave them everywhere.
+    """
+    ours = (LOG_PREFIX, DATA_PREFIX, TABLES_PREFIX)
+    found = (
+        info.path
+        for info in store.list("")
+        if info.path != IDENTITY and not info.path.startswith((*ours, "."))
+    )
+    return _named(found)
+
+
 def _contents(store: Store) -> str:
     """Name a few of the objects of a store; empty if there are none."""
-    found = [info.path for info in islice(store.list(""), 5)]
-    return ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")  # noqa: PLR2004 - one of 5 more
+    return _named(info.path for info in store.list(""))
+
+
+def _named(paths: Iterable[str]) -> str:
+    some = list(islice(paths, _SHOWN + 1))
+    return ", ".join(some[:_SHOWN]) + (", ..." if len(some) > _SHOWN else "")
 
 
 def _encode(identity: Identity) -> bytes:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lazycache.catalog.identity import create_dataset, read_identity
+from lazycache.catalog.identity import create_dataset, foreign_files, read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import DatasetExistsError, DatasetNotFoundError
 from lazycache.storage.layout import DATA_PREFIX, IDENTITY, LOG_PREFIX, TABLES_PREFIX
 from lazycache.storage.store import Store
-
-_OURS = (LOG_PREFIX, DATA_PREFIX, TABLES_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +20,8 @@ class Target:
     """What is there and stays; None if a dataset is created."""
     replace: bool
     """Whether a dataset that is there is removed first."""
+    resume: bool
+    """Whether a dataset that another process makes meanwhile is as welcome as an own one."""
 
     def prepare(self, store: Store) -> Snapshot:
         """Make the place a dataset to write to; return what it holds. The first write."""
@@ -29,7 +29,12 @@ class Target:
             return self.snapshot
         if self.replace:
             remove_dataset(store)
-        return Snapshot.replay(create_dataset(store), [])
+        try:
+            return Snapshot.replay(create_dataset(store), [])
+        except DatasetExistsError:
+            if not self.resume:
+                raise
+            return Snapshot.replay(read_identity(store), CommitLog(store).read())
 
 
 def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
@@ -44,15 +49,14 @@ def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
     try:
         identity = read_identity(store)
     except DatasetNotFoundError:
-        foreign = next(iter(store.list("")), None)
-        if foreign is not None:
+        if foreign := foreign_files(store):
             raise DatasetExistsError(
-                f"{store.url} holds files that are no lazycache dataset ({foreign.path}, ...): "
+                f"{store.url} holds files that are no lazycache dataset ({foreign}): "
                 "choose a new or empty folder."
             ) from None
-        return Target(None, replace=False)
+        return Target(None, replace=False, resume=resume)
     if overwrite:
-        return Target(None, replace=True)
+        return Target(None, replace=True, resume=resume)
     snapshot = Snapshot.replay(identity, CommitLog(store).read())
     if snapshot.version and not resume:
         raise DatasetExistsError(
@@ -61,7 +65,7 @@ def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
             "Open it with lc.open(url), add to it with resume=True, or replace it with "
             "overwrite=True."
         )
-    return Target(snapshot, replace=False)
+    return Target(snapshot, replace=False, resume=resume)
 
 
 def remove_dataset(store: Store) -> None:
@@ -72,13 +76,12 @@ def remove_dataset(store: Store) -> None:
         DatasetExistsError: it also holds files of another kind; nothing is removed.
     """
     read_identity(store)
-    paths = [info.path for info in store.list("")]
-    foreign = [path for path in paths if path != IDENTITY and not path.startswith(_OURS)]
-    if foreign:
+    if foreign := foreign_files(store):
         raise DatasetExistsError(
-            f"{store.url} holds files that are not of its dataset ({foreign[0]}, ...); nothing was "
+            f"{store.url} holds files that are not of its dataset ({foreign}); nothing was "
             "removed. Move them away, or choose another folder."
         )
+    paths = [info.path for info in store.list("")]
     log = sorted((path for path in paths if path.startswith(LOG_PREFIX)), reverse=True)
     data = [path for path in paths if path.startswith((DATA_PREFIX, TABLES_PREFIX))]
     for path in (*log, *data, IDENTITY):

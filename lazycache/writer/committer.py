@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic
 
+import numpy as np
+
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
-from lazycache.types import Commit, RunInfo, SiteSpec
+from lazycache.errors import CommitConflictError
+from lazycache.types import EXAMPLES, Commit, RunInfo, SiteSpec
 from lazycache.writer.feed import Feed
 from lazycache.writer.jobs import Job, Mark, Stop
 from lazycache.writer.settings import Settings
@@ -86,8 +89,10 @@ class Committer:
         if not self._gathered(transaction):
             return
         draft = self._draft(transaction)
-        # what others commit meanwhile is checked by the log: rows never conflict, sites might
-        written = self._log.append(draft, base=self.version, validate=None)
+        # what others commit meanwhile is checked: sites by the log, ids of examples here
+        written = self._log.append(
+            draft, base=self.version, validate=lambda theirs: _check_examples(draft, theirs)
+        )
         self._run_declared = True
         self._sites_declared.update(spec.name for spec in draft.sites)
         with self._feed.lock:
@@ -107,7 +112,8 @@ class Committer:
     def _draft(self, transaction: Transaction) -> Commit:
         files = transaction.files
         specs = self._specs()
-        new = {ref.site for ref in files.shards} - self._sites_declared
+        # also a site that has no row yet: it exists, of no length
+        new = specs.keys() - self._sites_declared
         return Commit(
             version=self.version + 1,
             txn=transaction.txn,
@@ -118,4 +124,23 @@ class Committer:
             sites=tuple(specs[name] for name in sorted(new)),
             tables=tuple(sorted(files.tables, key=lambda ref: (ref.table, ref.row_start))),
             shards=tuple(sorted(files.shards, key=lambda ref: (ref.site, ref.row_start))),
+        )
+
+
+def _check_examples(ours: Commit, theirs: Commit) -> None:
+    """Refuse to add an example that another writer of the same run has just added."""
+    if ours.run != theirs.run:
+        return
+    mine, others = (
+        np.concatenate(
+            [np.empty(0, np.int64), *(t.examples for t in commit.tables if t.table == EXAMPLES)]
+        )
+        for commit in (ours, theirs)
+    )
+    both = np.intersect1d(mine, others)
+    if len(both):
+        raise CommitConflictError(
+            f"Another writer of run {ours.run!r} has committed example {both[0]} (and "
+            f"{len(both) - 1} more of these) meanwhile: ids are unique within a run. Give each "
+            "process a run of its own, run='name', or ids of its own."
         )

@@ -86,7 +86,7 @@ class Intake:
         types: dict[str, str] = {}
         for column, values in block.columns.items():
             try:
-                kind = self._columns[name].get(column) or column_type(values)
+                kind = self._kind(name, column, values)
                 if kind is not None:  # nothing but None: a later batch will tell what it is
                     types[column], columns[column] = kind, to_array(values, kind)
                 _check_column(name, column, values, block.rows)
@@ -95,6 +95,13 @@ class Intake:
         if len(problems) > before:
             return None
         return TablePart(name, columns, types, block.rows)
+
+    def _kind(self, table: str, column: str, values: Values) -> str | None:
+        """Return the type of a column: as declared, but whole numbers may become fractions."""
+        declared = self._columns[table].get(column)
+        if declared == "int64" and column_type(values) == "float64":
+            return "float64"
+        return declared or column_type(values)
 
     def _site_part(
         self,

@@ -1,5 +1,6 @@
 """The sizes that every part of the writer goes by."""
 
+import math
 from dataclasses import dataclass
 
 from lazycache.errors import CaptureError
@@ -23,8 +24,12 @@ class Settings:
     """Number of this process among those that write; part of every file name."""
 
     def __post_init__(self) -> None:
-        for name in ("queue_bytes", "shard_bytes", "chunk_rows", "commit_bytes", "commit_seconds"):
-            if getattr(self, name) <= 0:
-                raise CaptureError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("queue_bytes", "shard_bytes", "chunk_rows", "commit_bytes"):
+            value = getattr(self, name)
+            if type(value) is not int or value <= 0:
+                raise CaptureError(f"{name} must be a positive whole number, not {value!r}")
+        seconds = self.commit_seconds
+        if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
+            raise CaptureError(f"commit_seconds must be a positive number, not {seconds!r}")
         if self.rank < 0:
             raise CaptureError(f"rank must not be negative, but is {self.rank}")

@@ -94,6 +94,7 @@ def _joined(name: str, kind: str, parts: list[TablePart]) -> pa.ChunkedArray:
     """Return one column of all parts, NULL for parts that lack it."""
     arrow = ARROW_TYPES[kind]
     arrays = [
-        part.columns[name] if name in part.columns else pa.nulls(part.rows, arrow) for part in parts
+        part.columns[name].cast(arrow) if name in part.columns else pa.nulls(part.rows, arrow)
+        for part in parts
     ]
     return pa.chunked_array(arrays, arrow)

@@ -50,13 +50,8 @@ class DatasetWriter:
         store: where the dataset is.
         snapshot: the newest snapshot; its sites and columns keep their types.
         run: what the rows belong to; declared with the first commit.
-        queue_bytes: bytes that may wait to be written. Peak memory is this (or a batch that is
-            larger) and the batch that waits for room.
-        shard_bytes: bytes after which a shard ends.
-        chunk_rows: most rows in a chunk; wide rows and small queues make it fewer.
-        commit_bytes: bytes after which a commit begins by itself.
-        commit_seconds: age of the oldest uncommitted row at which a commit begins by itself.
-        rank: number of this process among those that write.
+        settings: how much is queued, how much goes into a file and a commit. Peak memory is
+            `queue_bytes` (or a batch that is larger) and the batch that waits for room.
 
     Cost: activations are handed to the store as views of the batch's tensors, never copied; they
     are read once for their CRC. `write` returns at once while there is room.
@@ -69,11 +64,12 @@ class DatasetWriter:
         >>> from lazycache.types import SiteBlock, TableBlock
         >>> store = LocalStore(tempfile.mkdtemp(), create=True)
         >>> identity = create_dataset(store)
-        >>> writer = DatasetWriter(
-        ...     store, snapshot=Snapshot.replay(identity, []), run=RunInfo("main", {}), rank=0,
+        >>> settings = Settings(
         ...     queue_bytes=1 << 20, shard_bytes=1 << 20, chunk_rows=8192, commit_bytes=1 << 30,
-        ...     commit_seconds=60,
+        ...     commit_seconds=60, rank=0,
         ... )
+        >>> empty, run = Snapshot.replay(identity, []), RunInfo("main", {})
+        >>> writer = DatasetWriter(store, snapshot=empty, run=run, settings=settings)
         >>> rows = TableBlock(2, {"example": np.array([0, 1])})
         >>> values = SiteBlock("examples", torch.ones(2, 4))
         >>> writer.write(RowBatch({"examples": rows}, {"pooled": values}))
@@ -90,29 +86,18 @@ class DatasetWriter:
         *,
         snapshot: Snapshot,
         run: RunInfo,
-        queue_bytes: int,
-        shard_bytes: int,
-        chunk_rows: int,
-        commit_bytes: int,
-        commit_seconds: float,
-        rank: int,
+        settings: Settings,
     ) -> None:
-        self._settings = Settings(
-            queue_bytes=queue_bytes,
-            shard_bytes=shard_bytes,
-            chunk_rows=chunk_rows,
-            commit_bytes=commit_bytes,
-            commit_seconds=commit_seconds,
-            rank=rank,
-        )
+        self._settings = settings
         count = min(_WORKERS, os.cpu_count() or 1)
-        self._feed = Feed(limit=queue_bytes, readers=count)
+        self._feed = Feed(limit=settings.queue_bytes, readers=count)
         columns = {table: snapshot.columns(table) for table in INDEX_COLUMNS}
         self._intake = Intake(sites=snapshot.sites, columns=columns)
         self._checking = threading.Lock()
         self._worker_of: dict[tuple[bool, str], int] = {}  # (is a site, name)
         self._weights = [0] * count
         self._closed = False
+        self._stopping = False
         self._workers = [
             Worker(number, feed=self._feed, store=store, settings=self._settings)
             for number in range(count)
@@ -170,12 +155,18 @@ class DatasetWriter:
             return
         self._feed.seal()
         try:
-            self._commit()
+            if not self._stopping:
+                self._commit()
+                self._stop()
         except LazycacheError:
             self._end()
             raise
-        self._feed.stop()
+        except BaseException:  # Ctrl-C: the threads commit what there is, then end by themselves
+            self._feed.mark()
+            self._stop()
+            raise
         self._end()
+        self._feed.check()
 
     def abort(self) -> None:
         """Drop what is not committed, with its files, and end the threads. Never raises ours."""
@@ -195,6 +186,11 @@ class DatasetWriter:
                 committed_rows=self._committer.rows,
                 seconds_blocked=self._feed.blocked_s,
             )
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._feed.stop()
 
     def _commit(self) -> int:
         transaction = self._feed.mark()

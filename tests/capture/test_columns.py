@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lazycache.capture.columns import as_column, as_ids, check_name
+from lazycache.capture.columns import MAX_ID, as_column, as_ids, as_mapping, check_name
 from lazycache.errors import CaptureError
 
 
@@ -50,11 +50,38 @@ def test_what_is_no_column_is_refused(values, says):
     assert "label" in str(caught.value)
 
 
-@pytest.mark.parametrize("values", [[1, 1], [1.0], ["a"], [True], [None], 5, [1 << 63]])
+@pytest.mark.parametrize(
+    "values", [[1, 1], [1.0], ["a"], [True], [None], 5, [1 << 63], [MAX_ID + 1]]
+)
 def test_what_is_no_id_is_refused(values):
     """Ids are unique ints of 64 bits."""
     with pytest.raises(CaptureError):
         as_ids(values)
+
+
+def test_the_largest_id_can_be_followed():
+    """One more than it still fits into 64 bits."""
+    assert as_ids([MAX_ID]) == [2**63 - 2]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\0", "\x7f", "x" * 501, "\ud800", 3, None, ("a",)])
+def test_names_that_the_log_would_not_take_are_refused(name):
+    """The rule of the log, before anything runs: printable text of 1 to 500 characters."""
+    with pytest.raises(CaptureError, match="cannot name a column: a name is"):
+        check_name(name, sites=[])
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 500, "größe", "mask", "self", "class", "1"])
+def test_other_names_are_columns(name):
+    """A column need not be a Python name."""
+    check_name(name, sites=[])
+
+
+@pytest.mark.parametrize("columns", ["label", ["label"], {"label"}, 3])
+def test_columns_are_a_mapping(columns):
+    """Names without values are refused with what is needed."""
+    with pytest.raises(CaptureError, match=r"columns=\{'name': value\}"):
+        as_mapping(columns)
 
 
 @pytest.mark.parametrize("name", ["example", "position", "token", "resid_out_0"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lazycache.capture.convert import cast, check_dtype, to_host
+from lazycache.capture.convert import cast, check_dtype, to_host, torch_dtype
 from lazycache.errors import CaptureError
 
 FINITE = [1.0, -65504.0, 65519.0, 65520.0, -1e30, float("inf"), float("nan")]
@@ -17,13 +17,13 @@ FINITE = [1.0, -65504.0, 65519.0, 65520.0, -1e30, float("inf"), float("nan")]
         (torch.float32, torch.float64, None),
         (torch.bfloat16, torch.float32, None),
         (torch.float32, torch.float8_e5m2, 4),
-        (torch.float32, torch.float8_e4m3fn, 4),
+        (torch.float32, torch.float8_e4m3fn, 5),
         (torch.float32, None, None),
         (torch.float32, torch.float32, None),
     ],
 )
 def test_finite_values_that_do_not_fit_are_counted(source, target, lost):
-    """Only finite values beyond the dtype's range count: infinities and NaN were there before."""
+    """Finite values beyond the range count, and infinities only where the dtype has none."""
     values = torch.tensor(FINITE, dtype=source)
     result, count = cast(values, target)
     assert result.dtype == (target or source)
@@ -53,6 +53,23 @@ def test_other_dtypes_are_refused(dtype):
     """Activations are cast to floating-point dtypes only."""
     with pytest.raises(CaptureError, match="floating-point dtype"):
         check_dtype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e5m2fnuz, torch.float8_e8m0fnu])
+def test_floats_that_cannot_be_stored_are_refused(dtype):
+    """A cast must lead to a dtype that the files have: refused before the model runs."""
+    with pytest.raises(CaptureError, match="one of float16, bfloat16, float32"):
+        check_dtype(dtype)
+    with pytest.raises(CaptureError, match="one of float16"):
+        torch_dtype(str(dtype))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+def test_infinities_that_become_finite_are_counted(value):
+    """`float8_e4m3fn` has no infinity and makes 448 of one: that is a loss."""
+    result, lost = cast(torch.tensor([value, 1.0]), torch.float8_e4m3fn)
+    assert int(lost) == int(result.float()[:1].isfinite())
+    assert int(cast(torch.tensor([value, 1.0]), torch.float8_e5m2)[1]) == 0
 
 
 @pytest.mark.parametrize("view", [lambda x: x, lambda x: x[1:], lambda x: x.t(), lambda x: x[:0]])

@@ -1,5 +1,7 @@
 """Corpora become items."""
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ def tokenizer(texts, padding, truncation=False, max_length=None):
 
 
 def _items(data, **given):
-    options = {"tokenizer": tokenizer, "max_length": None, "columns": None, "skip": ()}
+    options = {"tokenizer": tokenizer, "max_length": None, "keep": None}
     return list(encode_items(data, **(options | given)))
 
 
@@ -56,8 +58,8 @@ def test_columns_and_ids_of_mappings():
 
 
 def test_columns_can_be_chosen():
-    """With `columns` others are left out, whatever they hold."""
-    (item,) = _items([{"text": "ab", "label": 1, "answers": ["x"]}], columns=["label"])
+    """With `keep` others are left out, whatever they hold."""
+    (item,) = _items([{"text": "ab", "label": 1, "answers": ["x"]}], keep=["label"])
     assert item.columns == {"label": 1}
 
 
@@ -73,18 +75,25 @@ def test_a_tensor_of_sequences_is_a_corpus():
     assert [item.input_ids.tolist() for item in items] == [[1, 2], [3, 4]]
 
 
-def test_what_is_done_is_skipped_untokenised():
-    """Skipped ids are not tokenised, and the others keep their index as id."""
+def test_what_came_before_a_failing_item_is_given_first():
+    """A corpus that raises in the middle has given every item before that."""
     seen = []
 
-    def watching(texts, **options):
-        seen.extend(texts)
-        return tokenizer(texts, **options)
+    def failing():
+        yield from ["a", "b"]
+        raise OSError("the corpus is gone")
 
-    items = _items(["a", "b", "c"], tokenizer=watching, skip={1})
-    assert [item.example for item in items] == [0, 2]
-    assert seen == ["a", "c"]
-    assert _items(["a"], skip={0}) == []
+    items = encode_items(failing(), tokenizer=tokenizer, max_length=None, keep=None)
+    with pytest.raises(OSError, match="gone"):
+        seen.extend(item.example for item in items)
+    assert seen == [0, 1]
+
+
+def test_an_item_has_a_checksum_of_its_tokens():
+    """Equal tokens have equal checksums, other tokens others, whatever the item was given as."""
+    text, ids, other = _items(["ab", [97, 98], [98, 97]])
+    assert text.checksum == ids.checksum == zlib.crc32(np.array([97, 98], "<i8").tobytes())
+    assert other.checksum != ids.checksum
 
 
 def test_long_corpora_are_streamed():
@@ -96,7 +105,7 @@ def test_long_corpora_are_streamed():
             read.append(1)
             yield [1, 2]
 
-    items = encode_items(endless(), tokenizer=None, max_length=None, columns=None, skip=())
+    items = encode_items(endless(), tokenizer=None, max_length=None, keep=None)
     assert next(items).example == 0
     assert len(read) <= 1000
 
@@ -119,7 +128,7 @@ def test_long_corpora_are_streamed():
         ([7], "Item 0 is no sequence of token ids"),
         ([{"sentence": "a"}], "neither 'input_ids' nor a 'text'; its keys are sentence"),
         ([{"text": None}], "neither 'input_ids' nor a 'text'"),
-        ([{"text": "a", "answers": ["x"]}], r"Item 0: Column 'answers' holds a list.*columns="),
+        ([{"text": "a", "answers": ["x"]}], r"Item 0: Column 'answers' holds a list.*keep="),
         ([{"text": "a", "example": "x"}], "Example ids are ints"),
         ([{"input_ids": [1], "attention_mask": [1, 1]}], r"attention_mask has shape \(2,\)"),
         ([{"input_ids": [1, 2], "token_type_ids": [0, 1]}], "token_type_ids other than 0"),
@@ -139,8 +148,8 @@ def test_texts_need_a_tokenizer():
 
 def test_lengths_below_one_are_refused_before_anything_is_read():
     """`max_length=0` would leave nothing."""
-    with pytest.raises(CaptureError, match="at least one token"):
-        encode_items(["a"], tokenizer=tokenizer, max_length=0, columns=None, skip=())
+    with pytest.raises(CaptureError, match="at least one"):
+        encode_items(["a"], tokenizer=tokenizer, max_length=0, keep=None)
 
 
 def test_the_limit_of_a_real_model(minilm):

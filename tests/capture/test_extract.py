@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lazycache.capture.corpus import Item, encode_items
-from lazycache.capture.extract import plan_batches, run_batches
+from lazycache.capture.extract import CHECKSUM, pending, plan_batches, run_batches
 from lazycache.capture.resolve import resolve
 from lazycache.errors import CaptureError
 
@@ -59,13 +59,14 @@ def test_the_longest_of_a_window_come_first():
 def test_missing_columns_are_none():
     """An item without a column that its neighbour has gets None there."""
     (batch,) = plan_batches([_item(0, 1, a=1), _item(1, 1, b="x")], batch_size=2, window=2)
+    assert batch.columns.pop(CHECKSUM)
     assert batch.columns == {"a": [1, None], "b": [None, "x"]}
 
 
 @pytest.mark.parametrize("sizes", [(0, 1), (1, 0)])
 def test_sizes_below_one_are_refused(sizes):
     """A batch or window of nothing would run for ever or not at all."""
-    with pytest.raises(CaptureError, match="must be at least 1"):
+    with pytest.raises(CaptureError, match="at least 1"):
         plan_batches([], batch_size=sizes[0], window=sizes[1])
 
 
@@ -140,14 +141,15 @@ def test_models_without_a_mask_run_unpadded_only():
     model, sink = Plain(), h.ListSink()
     with h.recorder(model, "embed", sink) as record:
         _run(model, [_item(0, 3), _item(1, 2)], record.annotate, batch_size=1)
-        with pytest.raises(CaptureError, match="takes no attention_mask"):
-            _run(model, [_item(2, 3), _item(3, 2)], record.annotate)
+    record = h.recorder(model, "embed", sink)
+    with pytest.raises(CaptureError, match="takes no attention_mask"), record:
+        _run(model, [_item(2, 3), _item(3, 2)], record.annotate)
     assert sink.column("examples", "length") == [3, 2]
 
 
 def test_an_empty_corpus_is_an_error_of_the_run():
     """Nothing to run on is said, not silently done."""
-    items = encode_items([], tokenizer=None, max_length=None, columns=None, skip=())
+    items = encode_items([], tokenizer=None, max_length=None, keep=None)
     with pytest.raises(CaptureError, match="The corpus is empty"):
         _run(h.make("gpt2"), items, lambda **_: None)
 
@@ -157,7 +159,7 @@ def test_real_texts(minilm):
     model, tokenizer = minilm
     texts = ["Paris is in France.", "Cats", "The quick brown fox jumps over the dog"]
     sink = h.ListSink()
-    items = encode_items(texts, tokenizer=tokenizer, max_length=8, columns=None, skip=())
+    items = encode_items(texts, tokenizer=tokenizer, max_length=8, keep=None)
     with h.recorder(model, "resid_out_5", sink, tokenizer=tokenizer) as record:
         done = _run(model, items, record.annotate, patterns="resid_out_5")
     assert done.tokens == len(sink.values("resid_out_5")) == 7 + 3 + 8
@@ -167,3 +169,22 @@ def test_real_texts(minilm):
         *("[CLS]", "paris", "is", "in", "france", ".", "[SEP]"),
         *("[CLS]", "cats", "[SEP]"),
     ]
+
+
+def test_what_is_done_is_left_out_and_the_rest_keeps_its_company():
+    """Whole batches that are done vanish, others run with what is left of them."""
+    items = [_item(n, 4) for n in range(6)]
+    batches = list(plan_batches(items, batch_size=2, window=6))
+    checksums = {n: items[n].checksum for n in (0, 1, 2)}
+    left = list(pending(batches, done=checksums))
+    assert [batch.examples for batch in left] == [[3], [4, 5]]
+    assert left[0].input_ids.shape == batches[1].input_ids[1:].shape
+    assert left[0].columns[CHECKSUM] == [items[3].checksum]
+
+
+def test_an_example_that_changed_is_noticed():
+    """A done example with other tokens is an error; one without a checksum is believed."""
+    batches = list(plan_batches([_item(0, 4)], batch_size=1, window=1))
+    with pytest.raises(CaptureError, match="Example 0"):
+        list(pending(batches, done={0: 1}))
+    assert list(pending(batches, done={0: None})) == []

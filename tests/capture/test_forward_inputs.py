@@ -72,6 +72,9 @@ def test_other_inputs_have_examples_only():
         (lambda: _read(IDS, MASK[:, None, None]), r"annotate\(mask=\.\.\.\)"),
         (lambda: _read(IDS, {"full": MASK}), "The attention mask is dict"),
         (lambda: _read(forward=lambda _x=None: None), "called without a tensor"),
+        (lambda: _read(IDS, (1.0 - MASK.float()) * -1e9), "other values than 0 and 1"),
+        (lambda: _read(IDS, MASK.float() - 1), "other values than 0 and 1"),
+        (lambda: _read(IDS, src_key_padding_mask=MASK == 0), "called with src_key_padding_mask"),
         (lambda: _read(IDS, past_key_values=((IDS,),)), "continues a key-value cache"),
     ],
 )
@@ -79,6 +82,87 @@ def test_what_cannot_become_rows_is_an_error(call, says):
     """Inputs that would give wrong rows are refused before the model runs."""
     with pytest.raises(CaptureError, match=says):
         call()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bool_masked_pos_mask",
+        "labels",
+        "start_labels",
+        "token_type_ids",
+        "position_ids",
+        "decoder_input_ids",
+        "past_tokens",
+        "cache_position",
+    ],
+)
+def test_masks_labels_and_types_are_no_token_ids(name):
+    """Integers that only go with the input do not become tokens, whatever comes first."""
+    inputs = _read(forward=lambda **_given: None, **{name: IDS[:, :3]}, tokens=IDS)
+    assert torch.equal(inputs.input_ids, IDS)
+    features = _read(forward=lambda **_given: None, **{name: IDS}, x=torch.zeros(2, 8))
+    assert (features.batch, features.length, features.input_ids) == (2, None, None)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 8), (2, 4, 3, 3)])
+def test_features_with_a_mask_are_tokens_without_ids(shape):
+    """A float model's attention mask says how many positions there are and which are real."""
+    inputs = _read(
+        forward=lambda input_features, attention_mask: None,  # noqa: ARG005  # names only
+        input_features=torch.zeros(shape),
+        attention_mask=MASK,
+    )
+    assert (inputs.batch, inputs.length, inputs.input_ids) == (2, 4, None)
+    assert torch.equal(inputs.mask, MASK == 1)
+
+
+@pytest.mark.parametrize(
+    ("features", "mask"),
+    [
+        (torch.zeros(2, 400), torch.ones(2, 400)),
+        (torch.zeros(2, 8, 400), torch.ones(2, 400)),
+        (torch.zeros(2, 4, 8), torch.ones(4, 4, 4)),
+        (torch.zeros(2, 4, 8), {"full": MASK}),
+    ],
+)
+def test_masks_of_samples_are_refused(features, mask):
+    """An attention mask that does not have the axes of features may count something else."""
+
+    def read(**given):
+        return _read(
+            forward=lambda x, attention_mask: None,  # noqa: ARG005  # names only
+            x=features,
+            attention_mask=mask,
+            **given,
+        )
+
+    with pytest.raises(CaptureError, match=r"such as samples.*annotate\(mask=\.\.\.\)"):
+        read()
+    inputs = read(mask=MASK)
+    assert (inputs.length, inputs.input_ids) == (4, None)
+    assert torch.equal(inputs.mask, MASK != 0)
+
+
+def test_a_given_mask_goes_before_a_padding_mask():
+    """Once the user says what is real, other masks of the call need not be understood."""
+    inputs = _read(IDS, src_key_padding_mask=MASK == 0, mask=MASK == 1)
+    assert torch.equal(inputs.mask, MASK == 1)
+
+
+def test_ids_are_those_that_were_given():
+    """A copy: the model may write into its own."""
+    ids = IDS.clone()
+    inputs = _read(ids)
+    ids.zero_()
+    assert torch.equal(inputs.input_ids, IDS)
+
+
+@pytest.mark.parametrize("name", ["decoder_input_ids", "decoder_inputs_embeds"])
+def test_inputs_of_a_decoder_are_seen(name):
+    """Whether a decoder runs beside the encoder."""
+    assert _read(IDS, **{name: IDS}).decodes
+    assert not _read(IDS, **{name: None}).decodes
 
 
 def test_an_empty_key_value_cache_is_no_continuation():

@@ -1,16 +1,19 @@
 """Which table values belong to."""
 
+import capture_helpers as h
 import pytest
 import torch
+from torch import nn
 
 from lazycache.capture.forward_inputs import ForwardInputs
-from lazycache.capture.placement import table_of
+from lazycache.capture.placement import table_of, unit_widths
+from lazycache.capture.sites import HookPoint
 from lazycache.errors import CaptureError
 
 
-def _table(shape, *, name="x:out", batch=2, length=3, before=None, dtype=torch.float32):
+def _table(shape, *, name="x:out", batch=2, length=3, before=None, widths=(), dtype=torch.float32):
     inputs = ForwardInputs(batch, length, None, None)
-    return table_of(name, torch.zeros(shape, dtype=dtype), inputs, before=before)
+    return table_of(name, torch.zeros(shape, dtype=dtype), inputs, before=before, widths=widths)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,25 @@ def test_a_vector_as_long_as_the_batch_is_ambiguous_until_settled():
         _table((2, 3))
     assert _table((2, 3), before="examples") == "examples"
     assert _table((2, 3), before="tokens") == "tokens"
+
+
+def test_a_vector_as_long_as_the_batch_is_known_by_its_width():
+    """[batch, length] of floats is a row per example where module or model has that many units."""
+    assert _table((2, 3), widths={8, 3}) == "examples"
+    with pytest.raises(CaptureError, match="or capture a module around"):
+        _table((2, 3), widths={8})
+    assert _table((2, 3), widths={3}, dtype=torch.int64) == "tokens"
+    assert _table((2, 3), widths={3}, before="tokens") == "tokens"
+
+
+def test_widths_come_from_module_and_configuration():
+    """The side that is captured counts, and the sizes that the configuration names."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    assert unit_widths(model, HookPoint("0", "out")) == {3}
+    assert unit_widths(model, HookPoint("0", "in")) == {4}
+    assert unit_widths(model, HookPoint("1", "out")) == set()
+    bert = h.make("bert-base")
+    assert unit_widths(bert, HookPoint("pooler", "out")) == {h.HIDDEN, bert.config.num_labels}
 
 
 def test_single_tokens_are_examples_unless_the_site_is_canonical():

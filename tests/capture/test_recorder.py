@@ -192,6 +192,96 @@ def test_a_mask_can_be_given(sink):
     assert sink.column("tokens", "position") == [0, 1, 0, 1, 2] + [0, 1, 2, 3] * 2
 
 
+@pytest.mark.parametrize("name", ["self", "mask", "columns", "tokens seen", "class"])
+def test_columns_may_have_any_name(sink, name):
+    """What is no Python name, or is one of `annotate` itself, goes into `columns`."""
+    model = h.make("gpt2")
+    with h.recorder(model, "embed", sink) as record:
+        record.annotate(columns={name: ["a", "b"]}, label=[1, 2])
+        model(IDS)
+        record.annotate(self=["c", "d"])
+        model(IDS)
+    assert sink.batches[0].tables["examples"].columns[name] == ["a", "b"]
+    assert sink.batches[0].tables["examples"].columns["label"] == [1, 2]
+    assert sink.batches[1].tables["examples"].columns["self"] == ["c", "d"]
+
+
+def test_token_ids_are_stored_as_they_were_given(sink):
+    """A model that overwrites its input does not change what is stored of it."""
+
+    class Overwriting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(h.VOCAB, 4)
+
+        def forward(self, input_ids, attention_mask=None):
+            x = self.embed(input_ids)
+            input_ids.zero_()
+            attention_mask.zero_()
+            return x
+
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    model = Overwriting()
+    with h.recorder(model, "embed", sink):
+        model(IDS.clone(), attention_mask=mask.clone())
+    assert sink.column("tokens", "token_id") == IDS[mask == 1].tolist()
+    assert torch.equal(sink.values("embed:out"), model.embed(IDS)[mask == 1])
+
+
+def test_a_pooled_output_as_wide_as_the_batch_is_long(sink):
+    """[batch, hidden] stays a row per example when sequences happen to have that length."""
+    model, ids = h.make("bert-base"), h.ids(2, h.HIDDEN)
+    with h.recorder(model, "pooler", sink), torch.no_grad():
+        pooled = model(ids).pooler_output
+    assert sink.batches[0].sites["pooler:out"].table == "examples"
+    assert torch.equal(sink.values("pooler:out"), pooled)
+
+
+def test_features_with_a_mask_are_rows_per_real_frame(sink):
+    """A model of features stores no padding, though it has no token ids."""
+
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.proj = nn.Linear(3, 2)
+
+        def forward(self, input_features, attention_mask=None):  # noqa: ARG002  # for the recorder
+            return self.proj(input_features)
+
+    model, features = Frames(), torch.randn(2, 4, 3)
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+    with h.recorder(model, "proj", sink), torch.no_grad():
+        out = model(features, attention_mask=mask)
+    assert torch.equal(sink.values("proj:out"), out[mask == 1])
+    assert set(sink.batches[0].tables["tokens"].columns) == {"example", "position"}
+    assert sink.column("examples", "length") == [2, 4]
+
+
+def test_padding_of_torchs_own_encoder_is_not_stored(sink):
+    """`src_key_padding_mask` is refused until the user says which tokens are real."""
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
+    x, padding = torch.randn(2, 3, 4), torch.tensor([[False, False, True], [False] * 3])
+    with pytest.raises(CaptureError, match="called with src_key_padding_mask"):
+        with h.recorder(model, "layers.0.norm2", sink):
+            model(x, src_key_padding_mask=padding)
+    with h.recorder(model, "layers.0", sink) as record, torch.no_grad():
+        record.annotate(mask=~padding)
+        out = model(x, src_key_padding_mask=padding)
+    assert torch.equal(sink.values("layers.0:out"), out[~padding])
+
+
+def test_counting_ends_with_an_error(sink):
+    """Ids that no longer fit into 64 bits are refused before the model runs."""
+    model = h.make("gpt2")
+    record = h.recorder(model, "embed", sink)
+    with pytest.raises(CaptureError, match="Example ids are at their end"), record:
+        record.annotate(example=[2**63 - 2])
+        model(IDS[:1])
+        model(IDS[:1])
+    assert sink.column("examples", "example") == [2**63 - 2]
+
+
 def test_given_ids_and_counted_ids_never_meet(sink):
     """Counting goes on after the largest id that was given."""
     model = h.make("gpt2")
@@ -219,10 +309,9 @@ def test_annotations_that_do_not_fit_stop_before_the_model_runs(sink, annotation
     """A batch that does not fit its annotation is not run and not recorded."""
     model = h.make("gpt2")
     record = h.recorder(model, "embed", sink)
-    with record:
+    with pytest.raises(CaptureError, match=says), record:
         record.annotate(**annotation)
-        with pytest.raises(CaptureError, match=says):
-            model(IDS)
+        model(IDS)
     assert sink.batches == []
 
 
@@ -234,26 +323,36 @@ def test_annotations_that_do_not_fit_stop_before_the_model_runs(sink, annotation
         ({"example": [1, 2], "label": [1]}, "has 1 values for 2 examples"),
         ({"a": [1, 2], "b": [1]}, "has 1 values for 2 examples"),
         ({"mask": [1, 1]}, r"mask has shape \(2,\)"),
+        ({"mask": "abc"}, "'abc', which is no rectangle of numbers"),
+        ({"mask": [[1], [1, 0]]}, "no rectangle of numbers"),
+        ({"mask": torch.tensor([[0.0, -1e9]])}, "mask .* other values than 0 and 1"),
+        ({"example": [2**63 - 1, 0]}, "id 9223372036854775807 is too large"),
+        ({"columns": {3: [1, 2]}}, r"3 \(int\) cannot name a column"),
+        ({"columns": {"a\nb": [1, 2]}}, "cannot name a column"),
+        ({"columns": {"": [1, 2]}}, "cannot name a column"),
+        ({"columns": {"x" * 501: [1, 2]}}, "cannot name a column"),
+        ({"columns": {"example": [1, 2]}}, "lazycache fills that one"),
+        ({"columns": ["a", "b"]}, "is a list; a mapping"),
+        ({"columns": {"a": [1, 2]}, "a": [1, 2]}, "'a' was given twice"),
     ],
 )
 def test_bad_annotations_are_refused_at_once(sink, annotation, says):
     """What can be seen to be wrong without the batch is an error of `annotate`."""
-    with (
-        h.recorder(h.make("gpt2"), "embed", sink) as record,
-        pytest.raises(CaptureError, match=says),
-    ):
+    record = h.recorder(h.make("gpt2"), "embed", sink)
+    with pytest.raises(CaptureError, match=says), record:
         record.annotate(**annotation)
 
 
 def test_a_forward_pass_that_raises_leaves_nothing(sink):
     """Sites met before the error do not reach the sink, nor the next forward pass."""
     model = Failing()
-    with h.recorder(model, "embed:out", sink) as record:
+    record = h.recorder(model, "embed:out", sink)
+    with pytest.warns(RuntimeWarning, match="began and were not recorded: 2"), record:  # noqa: PT031
         model.error = ValueError("broken")
         record.annotate(example=[4, 5])
         with pytest.raises(ValueError, match="broken"):
             model(IDS)
-        assert record._pass is None
+        assert record._thread.current is None
         model.error = KeyboardInterrupt()
         with pytest.raises(KeyboardInterrupt):
             model(IDS)
@@ -295,17 +394,18 @@ def test_errors_of_the_sink_surface_in_the_call(sink):
         raise OSError(28, "disk full")
 
     sink.write = fail
-    with h.recorder(model, "embed", sink) as record:
-        with pytest.raises(OSError, match="disk full"):
-            model(IDS)
-        assert (record.forwards, record.examples, record.next_example) == (0, 0, 0)
+    record = h.recorder(model, "embed", sink)
+    with pytest.raises(OSError, match="disk full"), record:
+        model(IDS)
+    assert (record.forwards, record.examples, record.next_example) == (0, 0, 0)
     assert h.hook_count(model) == 0
 
 
 def test_sites_that_never_fire_are_an_error(sink):
     """A module that the forward pass does not use is named, and the batch is not recorded."""
     model = Twice()
-    with h.recorder(model, ["embed", "rare"], sink):
+    record = h.recorder(model, ["embed", "rare"], sink)
+    with pytest.warns(RuntimeWarning, match="began and were not recorded: 1"), record:  # noqa: PT031
         with pytest.raises(CaptureError, match="never called rare:out"):
             model(IDS)
         model(IDS, rare=True)
@@ -315,10 +415,8 @@ def test_sites_that_never_fire_are_an_error(sink):
 def test_sites_that_fire_twice_are_an_error(sink):
     """A module that is called twice has no one value per row."""
     model = Twice()
-    with (
-        h.recorder(model, "shared", sink),
-        pytest.raises(CaptureError, match="called shared:out 2 times"),
-    ):
+    record = h.recorder(model, "shared", sink)
+    with pytest.raises(CaptureError, match="called shared:out 2 times"), record:
         model(IDS)
     assert sink.batches == []
 
@@ -336,11 +434,11 @@ def test_a_site_that_changes_its_table_is_an_error(sink):
             return self.end(x.mean(1) if self.pool else x)
 
     model, ids = Turning(), h.ids(2, 5)
-    with h.recorder(model, "end", sink):
+    record = h.recorder(model, "end", sink)
+    with pytest.raises(CaptureError, match=r"end:out gave \[2, 4\].*not a row per token"), record:
         model(ids)
         model.pool = True
-        with pytest.raises(CaptureError, match=r"end:out gave \[2, 4\].*not a row per token"):
-            model(ids)
+        model(ids)
     assert len(sink.batches) == 1
 
 
@@ -388,20 +486,19 @@ def test_dtype_casts_and_reports_what_it_lost(sink):
 def test_dtypes_that_cannot_be_stored_name_the_site(sink):
     """Complex and sparse values are refused by name, before anything is kept."""
     model = nn.Sequential(nn.Identity())
-    with h.recorder(model, "0", sink):
-        with pytest.raises(UnsupportedDtypeError, match=r"0:out: dtype torch\.complex64"):
-            model(torch.zeros(2, 3, dtype=torch.complex64))
-        with pytest.raises(UnsupportedDtypeError, match=r"0:out: .*sparse"):
-            model(torch.eye(2).to_sparse())
+    record = h.recorder(model, "0", sink)
+    with pytest.raises(UnsupportedDtypeError, match=r"0:out: dtype torch\.complex64"), record:
+        model(torch.zeros(2, 3, dtype=torch.complex64))
+    record = h.recorder(model, "0", sink)
+    with pytest.raises(UnsupportedDtypeError, match=r"0:out: .*sparse"), record:
+        model(torch.eye(2).to_sparse())
 
 
 def test_generation_is_refused_before_it_stores_steps_as_examples(sink):
     """Steps on a key-value cache are no examples; the prompt that was whole stays recorded."""
     model = h.make("llama")
-    with (
-        h.recorder(model, "resid_out_1", sink),
-        pytest.raises(CaptureError, match="continues a key-value cache"),
-    ):
+    record = h.recorder(model, "resid_out_1", sink)
+    with pytest.raises(CaptureError, match="continues a key-value cache"), record:
         model.generate(IDS, max_new_tokens=3, do_sample=False)
     assert len(sink.batches) == 1
 
@@ -418,9 +515,10 @@ def test_a_compiled_model_is_refused(sink):
 
 def test_a_recorder_is_entered_once(sink):
     """A second use would mix two captures."""
-    record = h.recorder(h.make("gpt2"), "embed", sink)
+    model = h.make("gpt2")
+    record = h.recorder(model, "embed", sink)
     with record:
-        pass
+        model(IDS)
     with pytest.raises(CaptureError, match="entered once"), record:
         pass
 
@@ -433,6 +531,11 @@ def test_a_recorder_is_entered_once(sink):
         ({"tokenizer": 3}, "has no decode"),
         ({"columns": {"token_id": 1}}, "cannot be named 'token_id'"),
         ({"columns": {"label": [1]}}, "holds a list"),
+        ({"columns": "label"}, "'label' is a str; a mapping of name to value"),
+        ({"columns": ["label"]}, "is a list; a mapping of name to value"),
+        ({"columns": {1: "x"}}, r"1 \(int\) cannot name a column"),
+        ({"columns": {"a\0b": "x"}}, "cannot name a column"),
+        ({"dtype": torch.float8_e5m2fnuz}, "one of float16, bfloat16"),
     ],
 )
 def test_bad_arguments_are_refused_at_construction(sink, options, says):

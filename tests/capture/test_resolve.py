@@ -94,6 +94,22 @@ def test_asking_for_nothing_is_an_error():
         resolve(h.make("llama"), [])
 
 
+@pytest.mark.parametrize("patterns", [None, 5, [None], ["embed", 3], b"embed", [["embed"]]])
+def test_what_is_no_pattern_is_refused(patterns):
+    """Names are str: anything else is an error of ours."""
+    with pytest.raises(CaptureError, match=r"sites: .* is no name"):
+        resolve(h.make("llama"), patterns)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 501, "ä" * 60, "\x00"])
+def test_modules_that_cannot_be_names_are_refused_before_anything_runs(name):
+    """Any string is a module path to torch; a site's name is stored and names a folder."""
+    model = nn.Sequential()
+    model.add_module(name, nn.ReLU())
+    with pytest.raises(CaptureError, match="cannot"):
+        resolve(model, "*")
+
+
 def test_a_bad_expression_is_an_error():
     """A broken regular expression is reported as such."""
     with pytest.raises(CaptureError, match="regular expression"):

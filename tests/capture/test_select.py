@@ -70,11 +70,32 @@ def test_a_function_sees_ids_and_mask_and_cannot_keep_padding():
         mask |= True  # a scribble on the argument must not make padding real
         return input_ids % 2 == 0
 
+    def scribble(input_ids, mask):
+        input_ids.zero_()
+        return mask
+
+    _select(scribble, input_ids=ids)
+    assert ids.flatten().tolist() == list(range(15))
     assert _select(even, input_ids=ids).flat.tolist() == [2, 4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize(
-    "positions", ["some", "last-0", "", 1.5, True, [], [1, "a"], [True], None, object()]
+    "positions",
+    [
+        "some",
+        "last-0",
+        "",
+        1.5,
+        True,
+        [],
+        [1, "a"],
+        [True],
+        None,
+        object(),
+        slice("a"),
+        slice(1.5, None),
+        slice(None, None, 0),
+    ],
 )
 def test_what_is_no_selection_is_refused_early(positions):
     """A bad selection is an error before any forward pass."""

@@ -18,7 +18,8 @@ import lazycache as lc
 
 SITES = ["embed", "resid_out_*", "mlp_act_1"]
 BATCH = 4
-LONGEST_S = 0.9
+COMMITS = (0, 0, 1, 2, 3, 5)
+LONGEST_S = 0.2
 
 
 def make_model():
@@ -60,6 +61,12 @@ def capture_for_ever(model, url: Path, started: int) -> None:
             number += 1
 
 
+def wait_for_commits(url: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(url.glob("_log/*.json"))) < count and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
 def main(folder: Path, count: int, seed: int) -> None:
     chance = random.Random(seed)
     model = make_model()
@@ -70,7 +77,8 @@ def main(folder: Path, count: int, seed: int) -> None:
             capture_for_ever(model, folder / f"run{kill}", started)
             os._exit(1)
         os.read(seen, 1)
-        # from before the dataset is created to many commits later
+        # from before the dataset is created to some commits later, however fast the machine is
+        wait_for_commits(folder / f"run{kill}", chance.choice(COMMITS))
         time.sleep(chance.uniform(0, LONGEST_S))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)

@@ -590,6 +590,24 @@ def test_ctrl_c_while_waiting_leaves_whole_batches(store):
     check_dataset(store, written)
 
 
+def test_ctrl_c_while_closing_still_commits_and_ends_the_threads(store):
+    """An interrupted `close` leaves threads that commit what there is and end by themselves."""
+    gate = Gate()
+    writer = new_writer(GatedStore(store, gate))
+    writer.write(make_batch(0))
+    alarm = threading.Timer(0.3, interrupt)
+    alarm.start()
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    alarm.join()
+    gate.open()
+    for thread in writer_threads():
+        thread.join(10)
+    assert writer_threads() == []
+    check_dataset(store, [0])
+    writer.close()
+
+
 @pytest.mark.slow
 def test_ctrl_c_at_any_moment_leaves_whole_batches(tmp_path):
     """Interrupts at random moments of `write` never store a part of a batch."""

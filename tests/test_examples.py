@@ -1,0 +1,22 @@
+"""The scripts in `examples/` run as they stand."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_an_example_runs_and_leaves_a_dataset(script, tmp_path):
+    """Each example ends without an error or a warning and leaves a dataset in the folder given."""
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "acts"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert (tmp_path / "acts" / "lazycache.json").exists()
+    assert "LazyTensor(" in done.stdout
