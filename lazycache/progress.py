@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+COLUMNS, LINES = 80, 24
+"""What a terminal of unknown size is taken for."""
 
 
 class Bar(Protocol):
@@ -54,18 +58,15 @@ class _Silent:
 
 
 @contextmanager
-def progress_bar(
-    what: str, *, total: int | None, unit: str, show: bool, scale: bool = True
-) -> Iterator[Bar]:
+def progress_bar(what: str, *, total: int | None, unit: str, show: bool) -> Iterator[Bar]:
     """Give a bar for the length of the block.
 
     Args:
         what: What is being done, in two or three words.
         total: Units in all; None if nobody knows.
-        unit: What is counted: `tokens`, `B`.
+        unit: What is counted: `examples`, `shards`.
         show: False never shows a bar. True shows one where a person can see it: on a terminal or in
             a notebook.
-        scale: Print 12.3k rather than 12345.
 
     Example:
         >>> with progress_bar("reading", total=3, unit="shards", show=False) as bar:
@@ -76,11 +77,30 @@ def progress_bar(
         return
     from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it ships no types
 
-    bar = tqdm(total=total, desc=what, unit=unit, unit_scale=scale, dynamic_ncols=True)
+    bar = tqdm(total=total, desc=what, bar_format=_format(total, unit.strip()), **_width())
     try:
         yield _TqdmBar(bar)
     finally:
         bar.close()
+
+
+def _format(total: int | None, unit: str) -> str:
+    """Lay a bar out: `capture:  32%|███▏      | 32/100 examples [00:01<00:02, note]`."""
+    if total is None:
+        return f"{{desc}}: {{n_fmt}} {unit} [{{elapsed}}{{postfix}}]"
+    return (
+        f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} {unit} "
+        "[{elapsed}<{remaining}{postfix}]"
+    )
+
+
+def _width() -> dict[str, Any]:
+    """Say how wide a bar is: as wide as the terminal, or 80 where that says it has no size."""
+    try:
+        unknown = os.get_terminal_size(sys.stderr.fileno()).columns == 0
+    except OSError:  # a notebook: its bars have the width of the page
+        unknown = False
+    return {"ncols": COLUMNS, "nrows": LINES} if unknown else {"dynamic_ncols": True}
 
 
 def _in_notebook() -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 from lazycache.cache import examples as example_maps
 from lazycache.cache.examples import ExampleMap
-from lazycache.cache.lazy_tensor import LazyTensor, Source
+from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.cache.plan import check_spec
 from lazycache.cache.reader import Reader
+from lazycache.cache.source import Source, not_pickled
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import QueryError, SiteNotFoundError, nearest
 from lazycache.storage.store import Store
@@ -99,6 +101,7 @@ class ActivationCache(Mapping[str, LazyTensor]):
         if spec is None:
             there = nearest(str(site), self.snapshot.sites)
             raise SiteNotFoundError(f"there is no site {site!r} in {self.url}. {there}")
+        check_spec(spec)
         return LazyTensor(
             Source(
                 reader=self.reader,
@@ -108,6 +111,13 @@ class ActivationCache(Mapping[str, LazyTensor]):
                 budget_bytes=self._budget_bytes,
             )
         )
+
+    # a mapping compares its values, which here would be reading them all
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise not_pickled(self, f"lc.open({self.url!r})")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.snapshot.sites)
@@ -191,4 +201,7 @@ class ActivationCache(Mapping[str, LazyTensor]):
 
     def _build(self, spec: SiteSpec, *, whole: bool) -> ExampleMap:
         covered = None if whole else self.reader.plan(spec.name).covered_spans()
-        return example_maps.build(self.snapshot.extents(spec.table), covered=covered)
+        # an example of which no token was kept is in the table of examples all the same
+        listed = None if spec.table == EXAMPLES else self.snapshot.extents(EXAMPLES)
+        rows = self.snapshot.extents(spec.table)
+        return example_maps.build(rows, covered=covered, listed=listed)

@@ -8,7 +8,8 @@ units go: each block is reduced as it passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,16 +23,34 @@ from lazycache.errors import SelectionError
 if TYPE_CHECKING:
     from lazycache.cache.lazy_tensor import LazyTensor
 
-Dim = str | int | tuple[int, ...] | None
+Dim = str | int | Sequence[int] | None
 """Dimensions to reduce: `"rows"` for all leading ones, numbers, None for all."""
 
 BLOCK_BYTES = 16 << 20
 """Values that are in memory at a time, counted in float64."""
 
 
-def aggregate(x: LazyTensor, op: str, dim: Dim, *, correction: float = 1) -> torch.Tensor:
+def aggregate(
+    x: LazyTensor, op: str, dim: Dim, *, keepdim: bool, correction: float
+) -> torch.Tensor:
     """Reduce dimensions of `x`; see `LazyTensor.mean` for dtypes and cost."""
+    if not x.ndim:
+        return _of_one_value(x, op, dim, correction=correction)
     dims = dimensions(x, dim)
+    result = _reduced(x, op, dims, correction=correction)
+    for d in dims if keepdim else ():
+        result = result.unsqueeze(d)
+    return result
+
+
+def _of_one_value(x: LazyTensor, op: str, dim: Dim, *, correction: float) -> torch.Tensor:
+    # as torch: a single value has the dimension 0, for a reduction
+    if dim not in (None, "rows", 0, -1, (), (0,), (-1,)):
+        raise SelectionError(f"dimension {dim} is out of range: x is a single value.")
+    return direct(op, x.load().reshape(1), (0,), correction=correction)
+
+
+def _reduced(x: LazyTensor, op: str, dims: tuple[int, ...], *, correction: float) -> torch.Tensor:
     lead = x.lead_ndim
     leading = tuple(d for d in dims if d < lead)
     units = tuple(d - lead for d in dims if d >= lead)
@@ -39,11 +58,9 @@ def aggregate(x: LazyTensor, op: str, dim: Dim, *, correction: float = 1) -> tor
         raise SelectionError(f"{op} over no dimension: name one, or 'rows'.")
     if len(leading) == lead and lead:
         return _streamed(x.rows, op, units, correction=correction)
-    if leading and not x.is_ragged and leading == (0,):
-        return _streamed(x, op, tuple(d + lead - 1 for d in units), correction=correction)
-    if not leading and not x.is_ragged:
-        return _by_block(x, op, dims, correction=correction)
-    if leading == (1,) and not x.is_ragged:
+    if not x.is_ragged:
+        if lead and 0 in dims:
+            return _streamed(x, op, tuple(d - 1 for d in dims if d), correction=correction)
         return _by_block(x, op, dims, correction=correction)
     if leading == (1,) and isinstance(x.lead, Grid):
         rest = tuple(d + 1 for d in units)
@@ -67,7 +84,12 @@ def dimensions(x: LazyTensor, dim: Dim) -> tuple[int, ...]:
         return tuple(range(lead))
     if dim is None:
         return tuple(range(x.ndim))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    try:
+        dims = [operator.index(d) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
+    except TypeError as exc:
+        raise SelectionError(
+            f"dimension {dim!r}: numbers, 'rows' or None name dimensions."
+        ) from exc
     if any(not -x.ndim <= d < x.ndim for d in dims):
         raise SelectionError(f"dimension {dim} is out of range: there are {x.ndim}.")
     numbers = sorted(d % x.ndim for d in dims)

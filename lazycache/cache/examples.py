@@ -113,35 +113,50 @@ def ragged_arange(starts: np.ndarray, counts: np.ndarray, step: int = 1) -> np.n
     return numbers
 
 
-def build(extents: Runs, *, covered: tuple[np.ndarray, np.ndarray] | None) -> ExampleMap:
+def build(
+    extents: Runs, *, covered: tuple[np.ndarray, np.ndarray] | None, listed: Runs | None = None
+) -> ExampleMap:
     """Return the map of a table, or of the rows from `covered[0][i]` to `covered[1][i]` of it.
 
-    All examples of the table are in it, also those of which no row is covered: so the examples of
-    all sites of a table have the same numbers.
+    All examples of the table are in it, also those of which no row is covered, and all that are
+    `listed` (the table of examples), also those that have no row here: so example i is the same
+    for all sites, whatever was kept of it.
     """
-    order = _order(extents.run, extents.example)
-    run, example = extents.run[order], extents.example[order]
-    new = np.ones(len(order), dtype=np.bool_)
-    new[1:] = (run[1:] != run[:-1]) | (example[1:] != example[:-1])
-    number = np.empty(len(order), dtype=np.int64)
-    number[order] = np.cumsum(new) - 1
+    run, example, number = _numbered(extents, listed)
     start, rows, owner = extents.start, extents.rows, number
     if covered is not None:
         start, rows, at = _overlap(extents.start, extents.rows, *covered)
         owner = number[at]
-    lengths = np.zeros(int(new.sum()), dtype=np.int64)
+    lengths = np.zeros(len(run), dtype=np.int64)
     np.add.at(lengths, owner, rows)
     by_example = np.argsort(owner, kind="stable")
     logical, stored = _segments(start[by_example], rows[by_example])
     return ExampleMap(
-        run=run[new],
-        example=example[new],
+        run=run,
+        example=example,
         lengths=lengths,
         offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)]),
         logical=logical,
         stored=stored,
         longest=int(lengths.max(initial=0)),
     )
+
+
+def _numbered(extents: Runs, listed: Runs | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return run and id of the distinct examples in order, and the number of each extent's."""
+    run, example = extents.run, extents.example
+    if listed is not None and not (
+        np.array_equal(listed.run, run) and np.array_equal(listed.example, example)
+    ):
+        run = np.concatenate([run, listed.run])
+        example = np.concatenate([example, listed.example])
+    order = _order(run, example)
+    run, example = run[order], example[order]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (run[1:] != run[:-1]) | (example[1:] != example[:-1])
+    number = np.empty(len(order), dtype=np.int64)
+    number[order] = np.cumsum(new) - 1
+    return run[new], example[new], number[: len(extents.run)]
 
 
 def _order(run: np.ndarray, example: np.ndarray) -> np.ndarray:

@@ -39,12 +39,6 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return as_tensor(raw, dtype, shape)
 
 
-def flat_tensor(storage: torch.UntypedStorage, dtype: torch.dtype) -> torch.Tensor:
-    """Return all of a storage as one dimension of values; bytes that make no value are left off."""
-    size = storage.nbytes() // dtype.itemsize
-    return torch.empty(0, dtype=dtype).set_(storage, 0, (size,), (1,))
-
-
 def rows_view(
     flat: torch.Tensor, *, offset: int, rows: int, row_elements: int, units: Units
 ) -> torch.Tensor:

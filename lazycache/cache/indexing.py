@@ -15,6 +15,9 @@ import torch
 
 from lazycache.errors import SelectionError
 
+FAR = 1 << 62
+"""Beyond every row there can be, and so far inside int64 that sums do not leave it."""
+
 
 def normalise(index: Any) -> tuple[Any, ...]:
     """Return an index as a tuple of int, slice, Ellipsis and numpy arrays (int64 or bool).
@@ -43,25 +46,53 @@ def _part(part: Any) -> Any:
         part = part.detach().cpu().numpy()
     if not isinstance(part, (np.ndarray, list, range)):
         return _integer(part)
-    array = np.asarray(part)
+    return _array(part)
+
+
+def _array(part: np.ndarray | list[Any] | range) -> np.ndarray | int:
+    try:
+        array = np.asarray(part)
+    except ValueError as exc:
+        raise SelectionError(f"an index list of lists of different length: {exc}.") from exc
     if array.size == 0 and not isinstance(part, np.ndarray):
         array = array.astype(np.int64)
     if array.dtype == np.bool_:
+        if not array.ndim:
+            raise SelectionError(f"{array} is no index; a mask has a dimension at least.")
         return array
     if array.dtype.kind not in "iu":
         raise SelectionError(f"an index array holds integers or bools, not {array.dtype}.")
-    return int(array) if array.ndim == 0 else array.astype(np.int64, copy=False)
+    if array.ndim == 0:
+        return _integer(int(array))
+    if array.dtype == np.uint8:
+        raise SelectionError(
+            "uint8 is a mask to torch and integers to numpy: convert a mask with .bool() "
+            "(.astype(bool)), indices with .long() (.astype('int64'))."
+        )
+    if array.dtype == np.uint64 and array.size:
+        _integer(int(array.max()))
+    return array.astype(np.int64, copy=False)
 
 
 def _plain_slice(part: slice) -> slice:
     ends = (part.start, part.stop, part.step)
-    start, stop, step = (None if end is None else _integer(end) for end in ends)
+    # no sequence is so long that a larger number would select anything else
+    start, stop, step = (
+        None if end is None else max(-FAR, min(FAR, _operated(end))) for end in ends
+    )
     if step == 0:
         raise SelectionError("a slice cannot have step 0.")
     return slice(start, stop, step)
 
 
 def _integer(value: Any) -> int:
+    number = _operated(value)
+    if not -FAR <= number <= FAR:
+        raise SelectionError(f"index {number} is out of range: no dimension is that long.")
+    return number
+
+
+def _operated(value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError as exc:

@@ -7,26 +7,26 @@ aggregates read exactly the rows and units that are selected.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from lazycache.cache import torch_functions
-from lazycache.cache.aggregate import Dim, aggregate, count_rows
-from lazycache.cache.examples import ExampleMap
 from lazycache.cache.gather import empty
 from lazycache.cache.indexing import consumed, expand, index_array, is_array, normalise
 from lazycache.cache.loading import load, nested, padded, to_numpy, within_budget
+from lazycache.cache.operators import Operators
 from lazycache.cache.plan import Rows, blocks
-from lazycache.cache.reader import Reader, as_array
+from lazycache.cache.reader import as_array
+from lazycache.cache.reductions import Reductions
 from lazycache.cache.selection import Dense, Grid, Lead
+from lazycache.cache.source import Source, not_pickled, target
 from lazycache.cache.units import Units, of_map, unit_map
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import SelectionError
-from lazycache.types import EXAMPLES, SiteSpec
+from lazycache.types import EXAMPLES
 
 CHUNK_BYTES = 64 << 20
 """Default size of the pieces of `LazyTensor.chunks`."""
@@ -35,30 +35,7 @@ CONVERTED_ROWS = 4096
 """Rows that are held in both dtypes at a time while values are converted."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """Where a lazy tensor reads: one site of one snapshot."""
-
-    reader: Reader
-    """Reads its rows."""
-    spec: SiteSpec
-    """What a row is."""
-    url: str
-    """Where the dataset is, for people."""
-    examples: Callable[[], ExampleMap]
-    """Gives its examples; built when first asked for."""
-    budget_bytes: int
-    """What an implicit load (a torch function, `np.asarray`) may take."""
-
-    def everything(self) -> Lead:
-        """Return all rows: examples by positions, or one row per example."""
-        examples = self.examples()
-        if self.spec.table == EXAMPLES:
-            return Dense(examples.absolute(range(examples.total)))
-        return Grid(examples, range(len(examples)))
-
-
-class LazyTensor:
+class LazyTensor(Reductions, Operators):
     """A tensor of a dataset, not in memory: (examples, positions, *row), or (examples, *row).
 
     Index it as a torch tensor: integers, slices, `...`, index arrays, masks over the leading
@@ -66,6 +43,9 @@ class LazyTensor:
     example, as Python counts: `x[:, -1]` is the last kept row of each, and `shape[1]` is the
     longest. The first dimension is the example in order of its id; `x.rows` are all rows in storage
     order. Rows that were not captured are missing, never zero: their examples have length 0.
+
+    Operators (`x + 1`, `x == 0`, `-x`) and torch functions load what is selected, within a budget,
+    and give tensors; as a dictionary key a lazy tensor is itself.
 
     Views are new values and cost no reading. A lazy tensor never changes; it may be shared between
     threads.
@@ -95,7 +75,7 @@ class LazyTensor:
 
     @property
     def lead(self) -> Lead:
-        """What is selected of examples and positions."""
+        """What is selected of examples and positions. For this package."""
         if self._lead is None:
             self._lead = self._source.everything()
         return self._lead
@@ -117,10 +97,10 @@ class LazyTensor:
 
     @property
     def lead_ndim(self) -> int:
-        """How many of them are examples, positions, or rows."""
+        """How many of them are examples, positions, or rows. For this package."""
         if self._lead is None:
             return 1 if self._source.spec.table == EXAMPLES else 2
-        return len(self._lead.shape)
+        return self._lead.ndim
 
     @property
     def dtype(self) -> torch.dtype:
@@ -134,7 +114,7 @@ class LazyTensor:
 
     @property
     def budget_bytes(self) -> int:
-        """What an implicit load (a torch function, `np.asarray`) may take."""
+        """What an implicit load (a torch function, `np.asarray`) may take. For this package."""
         return self._source.budget_bytes
 
     @property
@@ -219,10 +199,13 @@ class LazyTensor:
 
     def __iter__(self) -> Iterator[LazyTensor]:
         """Yield the entries of the first dimension, lazy themselves: examples, or rows."""
-        return (self[i] for i in range(len(self)))
+        length = len(self)
+        if not self.lead_ndim:
+            return (self[i] for i in range(length))
+        return (self._view(lead=entry) for entry in self.lead.entries())
 
-    def __bool__(self) -> bool:
-        raise SelectionError("a lazy tensor is neither true nor false: load it, or use len().")
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise not_pickled(self, f"lc.open({self._source.url!r})[{self.site!r}]")
 
     def __repr__(self) -> str:
         shape = ", ".join(map(str, self.shape))
@@ -235,33 +218,45 @@ class LazyTensor:
             f"{self.nbytes:,} bytes, {self._source.url})"
         )
 
-    def to(self, *args: torch.dtype | torch.device | str) -> LazyTensor:
+    def to(
+        self,
+        *args: torch.dtype | torch.device | str,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> LazyTensor:
         """Return it with another dtype, device, or both; converted when it is loaded.
+
+        Raises:
+            SelectionError: an argument is neither; a dtype is `torch.float16`, not `"float16"`.
+            UnsupportedDtypeError: a dtype that datasets do not hold.
 
         Example:
             >>> from lazycache.samples import small_cache
             >>> small_cache()["resid_out_0"].to(torch.float64)[0, 0].load()
             tensor([0., 1.], dtype=torch.float64)
         """
-        dtype, device = self._dtype, self._device
-        for arg in args:
-            if isinstance(arg, torch.dtype):
-                dtype = arg
-            else:
-                device = torch.device(arg)
+        chosen = [target(arg) for arg in (*args, dtype, device) if arg is not None]
+        dtypes = [one for one in chosen if isinstance(one, torch.dtype)]
+        devices = [one for one in chosen if isinstance(one, torch.device)]
+        if any(arg is None for arg in args) or len(dtypes) > 1 or len(devices) > 1:
+            raise SelectionError("x.to() takes one dtype, one device, or both.")
         return LazyTensor(
-            self._source, lead=self._lead, units=self._units, dtype=dtype, device=device
+            self._source,
+            lead=self._lead,
+            units=self._units,
+            dtype=dtypes[0] if dtypes else self._dtype,
+            device=devices[0] if devices else self._device,
         )
 
     def load(self, device: torch.device | str | None = None) -> torch.Tensor:
         """Read the selection into a tensor.
 
-        Cost: nothing is copied where the rows lie in one chunk of a local dataset, in the stored
-        dtype: a private, writable view of the file; in-place changes by torch reach neither the
-        file nor later reads. (What is written past torch, through `.numpy()` or `.data`, never
-        reaches the file, but later zero-copy loads of the same rows see it; and a view keeps its
-        whole file mapped: `.clone()` it first.) Otherwise one allocation and one copy of what is
-        selected.
+        The tensor is the caller's own, to be written to in any way: nothing reaches the file or
+        other loads, and pickling it writes these rows only.
+
+        Cost: 64 KiB or more of one chunk of a local dataset, in the stored dtype and at least half
+        of each row, are not copied: a private map of these rows. The file must not be truncated
+        while the tensor lives. Otherwise one allocation and one copy of what is selected.
 
         Raises:
             SelectionError: examples differ in length, or the site does not have some of the rows.
@@ -277,7 +272,13 @@ class LazyTensor:
     def padded(self, value: float = 0) -> torch.Tensor:
         """Read the selection, shorter examples filled up with `value` at their end.
 
+        Shape is `x.shape`, (examples, longest, ...); dtype that of `x`. Examples of one length have
+        nothing to be filled up: as `load`.
+
         Cost: the padded tensor, and the values of a block of examples at a time.
+
+        Raises:
+            SelectionError: `value` is no number that the dtype holds.
 
         Example:
             >>> from lazycache.samples import small_cache
@@ -291,6 +292,11 @@ class LazyTensor:
     def nested(self) -> torch.Tensor:
         """Read the selection into a nested tensor of torch (jagged layout): one copy, no padding.
 
+        Shape (examples, ragged, ...); dtype that of `x`.
+
+        Raises:
+            SelectionError: there is no dimension of positions.
+
         Example:
             >>> from lazycache.samples import small_cache
             >>> [len(part) for part in small_cache()["resid_out_0"].nested().unbind()]
@@ -301,7 +307,11 @@ class LazyTensor:
     def numpy(self) -> np.ndarray:
         """Read the selection into an array; bfloat16 and float8 as float32, which is exact.
 
-        Cost: as `load`; a zero-copy view of the file is read-only.
+        Shape and cost as `load`, also that the array is the caller's own to write to; a dtype that
+        numpy lacks costs another copy.
+
+        Raises:
+            SelectionError: examples differ in length, or the site does not have some of the rows.
 
         Example:
             >>> from lazycache.samples import small_cache
@@ -342,7 +352,10 @@ class LazyTensor:
             yield self.values_of(rows[start:stop])
 
     def values_of(self, rows: Rows) -> torch.Tensor:
-        """Read absolute rows with this tensor's units, dtype and device: [n, *row_shape]."""
+        """Read absolute rows with this tensor's units, dtype and device: [n, *row_shape].
+
+        For this package, as `scan`.
+        """
         stored = by_name(self._source.spec.dtype).torch
         if self.dtype == stored:
             values = self._source.reader.read(self.site, rows, units=self._chosen())
@@ -364,60 +377,6 @@ class LazyTensor:
 
     def _chosen(self) -> Units:
         return of_map(self._source.spec.shape, self._units)
-
-    def mean(self, dim: Dim = None) -> torch.Tensor:
-        """Reduce dimensions: `"rows"` for all examples and positions, numbers, or None for all.
-
-        `dim=1` gives one result per example, whatever their lengths. Results of mean, var, std and
-        norm are float64, of sum float64 (int64 for integers and bools), of min and max the dtype
-        of the values. Rows that were not captured do not count. NaN and infinity go through as in
-        torch, and so does the mean of nothing (nan).
-
-        Cost: reads what is selected once, in blocks of some MB; memory does not grow with rows.
-
-        Raises:
-            SelectionError: examples differ in length and the result would too.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> small_cache()["resid_out_0"].mean("rows")
-            tensor([5., 6.], dtype=torch.float64)
-        """
-        return aggregate(self, "mean", dim)
-
-    def sum(self, dim: Dim = None) -> torch.Tensor:
-        """Return the sum over `dim`; see `mean`."""
-        return aggregate(self, "sum", dim)
-
-    def min(self, dim: Dim = None) -> torch.Tensor:
-        """Return the smallest value over `dim` (no index, unlike torch); see `mean`."""
-        return aggregate(self, "min", dim)
-
-    def max(self, dim: Dim = None) -> torch.Tensor:
-        """Return the largest value over `dim` (no index, unlike torch); see `mean`."""
-        return aggregate(self, "max", dim)
-
-    def var(self, dim: Dim = None, *, correction: float = 1) -> torch.Tensor:
-        """Return the variance over `dim`, divided by the count minus `correction`; see `mean`."""
-        return aggregate(self, "var", dim, correction=correction)
-
-    def std(self, dim: Dim = None, *, correction: float = 1) -> torch.Tensor:
-        """Return the square root of `var`; see `mean`."""
-        return aggregate(self, "std", dim, correction=correction)
-
-    def norm(self, dim: Dim = None) -> torch.Tensor:
-        """Return the Euclidean norm over `dim`; see `mean`."""
-        return aggregate(self, "norm", dim)
-
-    def count(self, dim: Dim = "rows") -> int | torch.Tensor:
-        """Return how many rows there are (`dim=1`: of each example). Reads nothing.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> small_cache()["resid_out_0"].count()
-            6
-        """
-        return count_rows(self, dim)
 
 
 def _selects(parts: tuple[Any, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ def load(x: LazyTensor) -> torch.Tensor:
 
 def padded(x: LazyTensor, value: float) -> torch.Tensor:
     """Read the selection, examples filled up with `value`."""
+    _check_fill(value, x.dtype)
     lead = x.lead
     if not isinstance(lead, Grid) or not lead.is_ragged():
         return load(x)
@@ -50,6 +52,23 @@ def padded(x: LazyTensor, value: float) -> torch.Tensor:
         target[ragged_arange(begins, lengths)] = words_of(values)
         done += len(lengths)
     return out.view(x.shape).to(x.device)
+
+
+def _check_fill(value: float, dtype: torch.dtype) -> None:
+    """Refuse what the dtype does not hold: floats round, integers and bools are exact.
+
+    Raises:
+        SelectionError: says so.
+    """
+    try:
+        if dtype.is_floating_point:
+            fits = not math.isfinite(value) or abs(value) <= torch.finfo(dtype).max
+        else:
+            fits = torch.empty(1, dtype=dtype).fill_(value).item() == value
+    except (RuntimeError, TypeError, ValueError, OverflowError) as exc:
+        raise SelectionError(f"padded({value!r}): {dtype} does not hold it.") from exc
+    if not fits:
+        raise SelectionError(f"padded({value!r}): {dtype} does not hold it.")
 
 
 def nested(x: LazyTensor) -> torch.Tensor:
@@ -68,9 +87,6 @@ def to_numpy(x: LazyTensor) -> np.ndarray:
     if of_torch(values.dtype).numpy is None:
         return values.to(torch.float32).numpy()
     array: np.ndarray = values.numpy()
-    if values.untyped_storage().nbytes() > values.nbytes:
-        # a view of the file: torch counts writes to it (see maps.py), numpy does not
-        array.flags.writeable = False
     return array
 
 

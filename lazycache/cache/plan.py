@@ -6,6 +6,7 @@ chunks' first rows, so a read costs the chunks it touches and not the chunks the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,12 @@ Rows = range | np.ndarray
 
 ALIGNMENT = 64
 """Values of every chunk start at a multiple of this many bytes."""
+
+MOST_DIMENSIONS = 32
+"""Dimensions of a row; numpy's own limit until version 2."""
+
+MOST_ROW_BYTES = 1 << 30
+"""Bytes of a row."""
 
 
 class Placed(Protocol):
@@ -170,22 +177,19 @@ def build(spec: SiteSpec, placed: Sequence[Placed]) -> SitePlan:
     """Return the plan of a site whose shards are given in row order.
 
     Raises:
-        CorruptShardError: a chunk lies outside its shard, or its values are not aligned.
+        CorruptShardError: a chunk lies outside its shard, its values are not aligned, or the site
+            cannot be what the log says.
     """
+    check_spec(spec)
     placed = [p for p in placed if p.ref.rows]
-    chunks = [
-        (i, c.rows, c.value_offset, c.value_crc)
-        for i, p in enumerate(placed)
-        for c in p.ref.chunks
-        if c.rows
-    ]
-    shard, rows, offsets, crcs = np.array(chunks, dtype=np.int64).reshape(-1, 4).T.copy()
+    shard, rows, offsets, crcs = _columns(placed)
+    _check_chunks(spec, placed, shard=shard, rows=rows, offsets=offsets)
     before = np.cumsum(rows) - rows
     first = np.searchsorted(shard, np.arange(len(placed)))
     bases = np.array([p.row_start for p in placed], dtype=np.int64)
-    starts = before + (bases - before[first])[shard] if chunks else before
+    starts = before + (bases - before[first])[shard] if len(rows) else before
     table, shift = _table(starts, rows)
-    plan = SitePlan(
+    return SitePlan(
         spec=spec,
         shards=tuple(p.ref for p in placed),
         starts=starts,
@@ -198,7 +202,40 @@ def build(spec: SiteSpec, placed: Sequence[Placed]) -> SitePlan:
         table=table,
         shift=shift,
     )
-    return _checked(plan, rows)
+
+
+def check_spec(spec: SiteSpec) -> None:
+    """Refuse a site whose rows cannot be addressed as the log describes them.
+
+    Everything a reader computes addresses from: the log may come from anybody.
+
+    Raises:
+        CorruptShardError: says what does not fit.
+        UnsupportedDtypeError: the dtype is not known.
+    """
+    itemsize = by_name(spec.dtype).itemsize
+    problem = ""
+    if spec.layout != "row":
+        problem = f"has layout {spec.layout!r}; this version reads 'row'"
+    elif len(spec.shape) > MOST_DIMENSIONS:
+        problem = f"has {len(spec.shape)} dimensions; {MOST_DIMENSIONS} are the most"
+    elif spec.row_bytes != math.prod(spec.shape) * itemsize or min(spec.shape, default=1) < 0:
+        problem = f"has rows of {spec.row_bytes:,} bytes, which {spec.shape} {spec.dtype} are not"
+    elif not 0 < spec.row_bytes <= MOST_ROW_BYTES:
+        problem = f"has rows of {spec.row_bytes:,} bytes; 1 to {MOST_ROW_BYTES:,} can be read"
+    if problem:
+        raise CorruptShardError(f"site {spec.name!r} {problem}: the log is damaged.")
+
+
+def _columns(placed: Sequence[Placed]) -> np.ndarray:
+    """Return shard, rows, offset and checksum of every chunk: int64[4, chunks]."""
+    chunks = [
+        (i, c.rows, c.value_offset, c.value_crc)
+        for i, p in enumerate(placed)
+        for c in p.ref.chunks
+        if c.rows
+    ]
+    return np.array(chunks, dtype=np.int64).reshape(-1, 4).T.copy()
 
 
 def _table(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, int]:
@@ -211,20 +248,26 @@ def _table(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, int]:
     return np.searchsorted(starts, marks, side="right") - 1, shift
 
 
-def _checked(plan: SitePlan, rows: np.ndarray) -> SitePlan:
-    lengths = np.array([ref.length for ref in plan.shards], dtype=np.int64)
-    ends = plan.offsets + rows * plan.spec.row_bytes
-    wrong = (plan.offsets % ALIGNMENT != 0) | (plan.offsets < 0)
-    if len(rows):
-        wrong |= ends > lengths[plan.shard]
+def _check_chunks(
+    spec: SiteSpec,
+    placed: Sequence[Placed],
+    *,
+    shard: np.ndarray,
+    rows: np.ndarray,
+    offsets: np.ndarray,
+) -> None:
+    lengths = np.array([p.ref.length for p in placed], dtype=np.int64)
+    # divided and not multiplied: rows times bytes may be more than int64 holds
+    room = (lengths.take(shard) - offsets) // spec.row_bytes if len(rows) else rows
+    wrong = (offsets % ALIGNMENT != 0) | (offsets < 0) | (rows < 0) | (rows > room)
     if wrong.any():
         chunk = int(np.flatnonzero(wrong)[0])
-        ref = plan.shards[int(plan.shard[chunk])]
+        ref, start = placed[int(shard[chunk])].ref, int(offsets[chunk])
+        stop = start + int(rows[chunk]) * spec.row_bytes
         raise CorruptShardError(
-            f"shard {ref.path} of site {plan.spec.name!r}: the log puts rows at "
-            f"bytes {plan.offsets[chunk]:,} to {ends[chunk]:,} of {ref.length:,}, which cannot be."
+            f"shard {ref.path} of site {spec.name!r}: the log puts rows at "
+            f"bytes {start:,} to {stop:,} of {ref.length:,}, which cannot be."
         )
-    return plan
 
 
 def as_range(rows: np.ndarray) -> range | None:

@@ -134,10 +134,9 @@ class Reader:
     ) -> torch.Tensor:
         """Return absolute rows `start` to `stop`.
 
-        Cost: nothing is copied where the rows lie in one chunk of a local shard: a private,
-        writable view of the file, whose in-place changes reach neither the file nor later reads.
-        (Write through torch: what is written through `.numpy()` of it, later zero-copy reads of
-        the same rows can see.) Otherwise one allocation and one copy.
+        Cost: 64 KiB or more of one chunk of a local shard, and at least half of each row, are not
+        copied: a private, writable map of just these rows, whose changes reach neither the file
+        nor other reads. Otherwise one allocation and one copy.
 
         Raises:
             SelectionError: the site does not have one of the rows, or `units` does not fit.
@@ -146,7 +145,9 @@ class Reader:
         plan, chosen = self._resolve(site, units)
         spans = plan.spans(start, stop)
         if len(spans) == 1 and self._is_local(plan):
-            return self._mapped.view(plan, spans[0], units=chosen, lend=True)
+            lent = self._mapped.lend(plan, spans[0], units=chosen)
+            if lent is not None:
+                return lent
         rows = max(0, stop - start)
         out = empty((rows, *chosen.shape), plan.dtype.torch)
         self._source(plan).copy(plan, spans, units=chosen, out=out)
@@ -171,7 +172,7 @@ class Reader:
             part = rows[start:stop]
             if isinstance(part, range) and part.step == 1 and self._is_local(plan):
                 for span in plan.spans(part.start, part.stop):
-                    yield self._mapped.view(plan, span, units=chosen, lend=False)
+                    yield self._mapped.view(plan, span, units=chosen)
             else:
                 yield self.read(site, part, units=chosen)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lazycache.cache.examples import ExampleMap, ragged_arange
-from lazycache.cache.indexing import index_array, is_array
+from lazycache.cache.indexing import FAR, index_array, is_array
 from lazycache.cache.plan import Rows
 from lazycache.errors import SelectionError
 
@@ -34,6 +35,11 @@ class Dense:
         return (len(self.rows),) if isinstance(self.rows, range) else self.rows.shape
 
     @property
+    def ndim(self) -> int:
+        """How many leading dimensions."""
+        return 1 if isinstance(self.rows, range) else self.rows.ndim
+
+    @property
     def count(self) -> int:
         """How many rows."""
         return len(self.rows) if isinstance(self.rows, range) else self.rows.size
@@ -48,11 +54,15 @@ class Dense:
             return Dense(index_array(self.rows, parts))
         (part,) = parts
         if isinstance(part, slice):
-            return Dense(self.rows[part])
+            return Dense(_sliced(self.rows, part))
         if is_array(part):
             places = _checked_places(part, len(self.rows), what="rows")
             return Dense(self.rows.start + self.rows.step * places)
         return Dense(np.array(self.rows[_checked_place(part, len(self.rows), what="rows")]))
+
+    def entries(self) -> Iterator[Dense]:
+        """Yield what each index of the first dimension selects."""
+        return (Dense(np.asarray(rows)) for rows in self.rows)
 
     def blocks(self, *, rows: int) -> Iterator[Dense]:
         """Cut along the first dimension into parts of about `rows` rows, at least one entry."""
@@ -61,9 +71,12 @@ class Dense:
             yield Dense(self.rows[start : start + step])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Grid:
-    """Examples by positions of a table, the positions counted inside each example."""
+    """Examples by positions of a table, the positions counted inside each example.
+
+    Without slots, for what is worked out once: lengths and positions of all selected examples.
+    """
 
     map: ExampleMap
     """All examples of the table."""
@@ -79,6 +92,11 @@ class Grid:
         return not self.window and isinstance(self.examples, range) and self.examples == everyone
 
     @property
+    def ndim(self) -> int:
+        """Examples and positions."""
+        return 2
+
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Examples, and positions of the longest."""
         if self.is_whole:
@@ -98,7 +116,7 @@ class Grid:
 
     def lengths(self) -> np.ndarray:
         """Return the selected rows of each example: int64[examples]."""
-        return self._positions()[2]
+        return self._positions[2]
 
     def is_ragged(self) -> bool:
         """Whether examples differ in length."""
@@ -110,7 +128,7 @@ class Grid:
         if isinstance(self.examples, range) and self.examples.step == 1 and not self.window:
             low, high = self.examples.start, max(self.examples.start, self.examples.stop)
             return self.map.absolute(range(int(self.map.offsets[low]), int(self.map.offsets[high])))
-        start, step, counts = self._positions()
+        start, step, counts = self._positions
         begins = self.map.offsets[_numbers(self.examples)] + start
         return self.map.absolute(ragged_arange(begins, counts, step))
 
@@ -137,8 +155,14 @@ class Grid:
             position = _checked_places(position, self.shape[1], what="positions")
         if is_array(example):
             return self._chosen(example, position)
-        kept = replace(self, examples=self.examples[example])
+        examples = self.examples
+        chosen = _sliced(examples, example) if isinstance(examples, range) else examples[example]
+        kept = replace(self, examples=chosen)
         return kept._along(position)  # noqa: SLF001  # own class
+
+    def entries(self) -> Iterator[Dense]:
+        """Yield the rows of each example."""
+        return (Dense(self._rows_of(number)) for number in _numbers(self.examples).tolist())
 
     def blocks(self, *, rows: int) -> Iterator[Grid]:
         """Cut along the examples into grids of about `rows` rows, at least one example each."""
@@ -150,6 +174,7 @@ class Grid:
             yield replace(self, examples=self.examples[start:stop])
             start = stop
 
+    @cached_property
     def _positions(self) -> tuple[np.ndarray, int, np.ndarray]:
         """Per example: first position, step, and how many, after all windows."""
         counts = self.map.lengths if self.is_whole else self.map.lengths[_numbers(self.examples)]
@@ -157,13 +182,14 @@ class Grid:
         for window in self.window:
             first, counts = slice_each(window, counts)
             start = start + first * step
-            step *= 1 if window.step is None else window.step
+            # beyond any length a step selects one entry at most, and how far it is matters not
+            step = max(-FAR, min(FAR, step * (1 if window.step is None else window.step)))
         return start, step, counts
 
     def _rows_of(self, number: int) -> Rows:
         rows = range(int(self.map.lengths[number]))
         for window in self.window:
-            rows = rows[window]
+            rows = _sliced(rows, window)
         base = int(self.map.offsets[number])
         return self.map.absolute(range(rows.start + base, rows.stop + base, rows.step))
 
@@ -189,13 +215,18 @@ class Grid:
             return Dense(self._at(*pairs))
         if isinstance(position, int):
             return Dense(self._at(places, np.asarray(position)))
-        if places.ndim != 1:
+        kept = replace(self, examples=_numbers(self.examples)[places.reshape(-1)])
+        found = kept._along(position)  # noqa: SLF001  # own class
+        if places.ndim == 1 or not isinstance(found, Grid):
+            return found
+        if found.is_ragged():
             raise SelectionError(
                 f"examples of different length cannot be arranged as {places.shape}: "
                 "index them with one dimension."
             )
-        kept = replace(self, examples=_numbers(self.examples)[places])
-        return kept._along(position)  # noqa: SLF001  # own class
+        rows = found.flat()
+        dense = _numbers(rows) if isinstance(rows, range) else rows
+        return Dense(dense.reshape(*places.shape, found.shape[1]))
 
     def _masked(self, mask: np.ndarray) -> Dense:
         if mask.shape != self.shape:
@@ -204,7 +235,7 @@ class Grid:
 
     def _at(self, places: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Return the rows at positions of the selected examples at `places`; shapes broadcast."""
-        start, step, counts = self._positions()
+        start, step, counts = self._positions
         length = counts[places]
         bad = (positions >= length) | (positions < -length)
         if bad.any():
@@ -247,6 +278,12 @@ def _end(value: int | None, counts: np.ndarray, least: Any, most: Any, *, defaul
         return np.broadcast_to(default, counts.shape)
     at = counts + value if value < 0 else np.full_like(counts, value)
     return np.clip(at, least, np.maximum(most, least))
+
+
+def _sliced(rows: range, window: slice) -> range:
+    """Slice a range; of one entry or none the step is 1, however large it became."""
+    kept = rows[window]
+    return kept if len(kept) > 1 else range(kept.start, kept.start + len(kept))
 
 
 def _numbers(rows: Rows) -> np.ndarray:

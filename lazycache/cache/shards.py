@@ -14,7 +14,6 @@ import torch
 from lazycache.cache.gather import (
     as_tensor,
     empty,
-    flat_tensor,
     gather_rows,
     rows_of_bytes,
     rows_view,
@@ -28,6 +27,9 @@ from lazycache.errors import CorruptShardError
 from lazycache.storage.ranges import coalesce, scatter
 from lazycache.storage.store import Store
 from lazycache.types import IoCounters
+
+COPIED_BYTES = 64 << 10
+"""Loads below this are copied: cheaper than a map, of which a process may have 65,530 only."""
 
 
 class Shards(Protocol):
@@ -56,21 +58,37 @@ class MappedShards:
         """Return the maps of a shard of the plan."""
         return self._maps.get(plan.shards[shard], plan.dtype.torch)
 
-    def view(self, plan: SitePlan, span: Span, *, units: Units, lend: bool) -> torch.Tensor:
-        """Return the rows of a span as a view of the map: of the lent one if a caller gets it."""
+    def view(self, plan: SitePlan, span: Span, *, units: Units) -> torch.Tensor:
+        """Return the rows of a span as a view of the reader's own map: to be read and dropped."""
         mapped = self.open(plan, span.shard)
         if self._checked is not None:
             self._check(plan, mapped, self._checked, np.array([span.chunk]))
-        flat = mapped.lend() if lend else flat_tensor(mapped.source, plan.dtype.torch)
         self._count(plan, units, requests=1, rows=span.rows)
-        itemsize = plan.dtype.itemsize
-        return rows_view(
-            flat,
-            offset=span.offset // itemsize,
-            rows=span.rows,
-            row_elements=plan.spec.row_bytes // itemsize,
-            units=units,
-        )
+        return _rows(mapped.values, plan, span, units=units, offset=span.offset)
+
+    def lend(self, plan: SitePlan, span: Span, *, units: Units) -> torch.Tensor | None:
+        """Return the rows of a span as a map of the caller's own; None where a copy is better.
+
+        What is too small for a map is copied here, since there are so many small loads.
+        """
+        row_bytes = plan.spec.row_bytes
+        wanted = span.rows * units.count * plan.dtype.itemsize
+        if wanted < COPIED_BYTES:
+            view = self.view(plan, span, units=units)
+            return view.clone(memory_format=torch.contiguous_format)
+        # of less than half of each row, a copy is smaller than the pages that a map would hold
+        if 2 * wanted < span.rows * row_bytes or units.strides is None:
+            return None
+        if self._checked is not None:
+            mapped = self.open(plan, span.shard)
+            self._check(plan, mapped, self._checked, np.array([span.chunk]))
+        ref, stop = plan.shards[span.shard], span.offset + span.rows * row_bytes
+        raw = self._maps.lend(ref, span.offset, stop)
+        if raw is None:
+            return None
+        self._count(plan, units, requests=1, rows=span.rows)
+        values = torch.from_numpy(raw).view(plan.dtype.torch)
+        return _rows(values, plan, span, units=units, offset=0)
 
     def copy(
         self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
@@ -80,7 +98,7 @@ class MappedShards:
         stops = np.cumsum([span.rows for span in spans])
 
         def fill(i: int) -> None:
-            values = self.view(plan, spans[i], units=units, lend=False)
+            values = self.view(plan, spans[i], units=units)
             np.copyto(target[stops[i] - spans[i].rows : stops[i]], words_of(values))
 
         for _ in ordered(fill, range(len(spans)), workers=threads(out.nbytes)):
@@ -96,9 +114,9 @@ class MappedShards:
         shard = plan.shard.take(chunk)
         bases = np.zeros(len(plan.shards), dtype=np.int64)
         # these references keep the maps until the rows are copied, whatever is evicted meanwhile
-        maps = {int(i): self.open(plan, int(i)).source for i in np.flatnonzero(np.bincount(shard))}
-        for i, source in maps.items():
-            bases[i] = source.data_ptr()
+        maps = {int(i): self.open(plan, int(i)).values for i in np.flatnonzero(np.bincount(shard))}
+        for i, values in maps.items():
+            bases[i] = values.data_ptr()
         addresses += bases.take(shard)
         raw = gather_rows(
             addresses, row_bytes=plan.spec.row_bytes, itemsize=plan.dtype.itemsize, units=units
@@ -118,10 +136,9 @@ class MappedShards:
     ) -> None:
         """Compare the checksum of chunks that are touched for the first time."""
         done = checked.setdefault(plan.spec.name, np.zeros(len(plan.starts), dtype=np.bool_))
-        flat = flat_tensor(mapped.source, torch.uint8).numpy()
         for i in chunks[~done[chunks]].tolist():
             size = int(plan.stops[i] - plan.starts[i]) * plan.spec.row_bytes
-            verify(plan, i, flat[int(plan.offsets[i]) :][:size].data)
+            verify(plan, i, mapped.raw[int(plan.offsets[i]) :][:size].data)
             done[i] = True
 
 
@@ -221,6 +238,20 @@ class FetchedShards:
     @staticmethod
     def _chunk_bytes(plan: SitePlan, chunk: int) -> int:
         return int(plan.stops[chunk] - plan.starts[chunk]) * plan.spec.row_bytes
+
+
+def _rows(
+    values: torch.Tensor, plan: SitePlan, span: Span, *, units: Units, offset: int
+) -> torch.Tensor:
+    """Return the rows of a span that begins `offset` bytes into the values."""
+    itemsize = plan.dtype.itemsize
+    return rows_view(
+        values,
+        offset=offset // itemsize,
+        rows=span.rows,
+        row_elements=plan.spec.row_bytes // itemsize,
+        units=units,
+    )
 
 
 def _run_bounds(rows: np.ndarray, chunk: np.ndarray) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lazycache.cache.loading import within_budget
@@ -20,7 +21,7 @@ _STREAMED: dict[Callable[..., Any], str] = {
     torch.var: "var",
     torch.std: "std",
 }
-_DIM_ONLY = {"dim", "axis"}
+_NAMES = {"dim", "axis", "keepdim", "keepdims"}
 
 
 def call(cls: type[LazyTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -30,30 +31,38 @@ def call(cls: type[LazyTensor], func: Any, args: tuple[Any, ...], kwargs: dict[s
         MemoryBudgetError: what has to be loaded is larger than the budget.
     """
     op = _STREAMED.get(func)
-    if op is not None and args and isinstance(args[0], cls) and _dim_only(args[1:], kwargs):
-        return _streamed(args[0], op, (*args[1:], *kwargs.values()))
+    if op is not None and args and isinstance(args[0], cls) and _plain(args[1:], kwargs):
+        return _streamed(args[0], op, args[1:], kwargs)
     lazy = list(_lazy(cls, (args, kwargs)))
     within_budget(lazy, what=f"torch function {getattr(func, '__name__', func)!r}")
     return func(*_loaded(cls, args), **_loaded(cls, kwargs))
 
 
-def _dim_only(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether nothing but dimensions was given: keepdim, dtype, out and others are torch's."""
-    given = (*args, *kwargs.values())
-    if len(given) > 1 or not kwargs.keys() <= _DIM_ONLY:
+def _plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether nothing but dimensions was given: dtype, out, correction and others are torch's."""
+    if len(args) > 1 or not kwargs.keys() <= _NAMES or len({"dim", "axis"} & kwargs.keys()) > 1:
         return False
-    return all(d is None or _is_dims(d) for d in given)
+    if args and {"dim", "axis"} & kwargs.keys():
+        return False
+    dims = (*args, *(kwargs[name] for name in ("dim", "axis") if name in kwargs))
+    return all(d is None or _is_dims(d) for d in dims)
 
 
 def _is_dims(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_dims, value))
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _streamed(x: LazyTensor, op: str, given: tuple[Any, ...]) -> torch.Tensor:
-    (dim,) = given or (None,)
-    result: torch.Tensor = getattr(x, op)(tuple(dim) if isinstance(dim, list) else dim)
+def _streamed(
+    x: LazyTensor, op: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.Tensor:
+    (dim,) = args or (kwargs.get("dim", kwargs.get("axis")),)
+    if isinstance(dim, (list, tuple)):
+        # no dimension is every dimension, to torch
+        dim = tuple(dim) or None
+    keepdim = bool(kwargs.get("keepdim", kwargs.get("keepdims", False)))
+    result: torch.Tensor = getattr(x, op)(dim, keepdim=keepdim)
     # torch's own dtype, rounded once from float64: its caller goes on computing with it
     return result.to(x.dtype) if x.dtype.is_floating_point else result
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lazycache.cache.indexing import index_array
+from lazycache.errors import MemoryBudgetError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +58,7 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
+@lru_cache(maxsize=64)
 def all_units(shape: tuple[int, ...]) -> Units:
     """Return the whole row.
 
@@ -105,7 +107,12 @@ def unit_map(shape: tuple[int, ...]) -> np.ndarray:
         [3, 5]
     """
     # one owner with the final shape: the base of every basic view of it is this very array
-    numbers = np.empty(shape, dtype=np.int64)
+    try:
+        numbers = np.empty(shape, dtype=np.int64)
+    except MemoryError as exc:
+        raise MemoryBudgetError(
+            f"rows of shape {shape} are too wide to select units of: .load() the rows, then index."
+        ) from exc
     numbers[...] = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     numbers.flags.writeable = False
     return numbers

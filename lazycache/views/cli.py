@@ -5,34 +5,49 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 import lazycache
 from lazycache.cache.activation_cache import ActivationCache
-from lazycache.errors import LazycacheError, QueryError
+from lazycache.errors import LazycacheError
+from lazycache.views.answers import print_answer
+from lazycache.views.arguments import (
+    at_least_one,
+    check_device,
+    check_dtype_option,
+    check_length,
+    positions_of,
+)
 from lazycache.views.render import (
     bytes_text,
     console,
+    counted,
     errors,
-    print_rows,
     sites_table,
     stored_bytes,
     table,
 )
 
+SHOWN = 40
+"""Rows of an answer that a table shows."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="The activation database: capture a model, read it lazily, ask it in SQL.",
 )
 
 Url = Annotated[str, typer.Argument(help="Folder or URL of a dataset.")]
 Model = Annotated[str, typer.Argument(help="Folder or name of a transformers model.")]
 Gguf = Annotated[str | None, typer.Option(help="GGUF file inside the model's folder.")]
-Form = Annotated[str, typer.Option("--format", help="table, csv or json (an object a line).")]
+Form = Annotated[
+    str, typer.Option("--format", help="table (first rows), csv or json (an object a line).")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -71,24 +86,39 @@ def capture(
     dtype: Annotated[str | None, typer.Option(help="dtype to store; default: as it comes.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     gguf_file: Gguf = None,
+    text_column: Annotated[str, typer.Option(help="What a .jsonl calls the text.")] = "text",
+    run: Annotated[str, typer.Option(help="Name of the run.")] = "main",
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Show a bar on a terminal.")
+    ] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace a dataset that is there.")] = False,
 ) -> None:
     """Run a model over a corpus and store its activations. Run again, it resumes."""
     from lazycache.views.corpus import read_corpus
     from lazycache.views.pretrained import load_model, load_tokenizer
 
-    data = read_corpus(corpus)
+    at_least_one("--batch-size", batch_size)
+    at_least_one("--max-length", max_length)
+    chosen = positions_of(positions)
+    check_dtype_option("--model-dtype", model_dtype)
+    check_dtype_option("--dtype", dtype)
+    check_device(device)
+    data = read_corpus(corpus, text_column=text_column)
+    tokenizer = load_tokenizer(model, gguf_file=gguf_file)
     network = load_model(model, gguf_file=gguf_file, dtype=model_dtype, device=device)
+    check_length(max_length, network, tokenizer)
     cache = lazycache.extract(
         network,
         data,
         url,
         site,
-        tokenizer=load_tokenizer(model, gguf_file=gguf_file),
+        tokenizer=tokenizer,
         batch_size=batch_size,
         max_length=max_length,
-        positions=int(positions) if positions.lstrip("-").isdigit() else positions,
+        positions=chosen,
         dtype=dtype,
+        run=run,
+        progress=progress,
         overwrite=overwrite,
     )
     console.print(_summary(cache))
@@ -121,7 +151,7 @@ def info(url: Url) -> None:
     cache = lazycache.open(url)
     console.print(_summary(cache))
     for run in cache.snapshot.runs.values():
-        console.print(f"\n[bold]run {run.name}[/]")
+        console.print(f"\n[bold]run {escape(run.name)}[/]")
         for key, value in run.info.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             console.print(f"  {key}: {text}", markup=False, soft_wrap=True)
@@ -135,6 +165,7 @@ def head(
     form: Form = "table",
 ) -> None:
     """Print the first rows of a site: whose they are, and their values."""
+    at_least_one("-n", rows)
     cache = lazycache.open(url)
     home = cache.sites[cache[site].site].table
     shown = "row, example" if home == "examples" else "row, example, position, token"
@@ -146,7 +177,7 @@ def head(
         f"WHERE {quoted} IS NOT NULL ORDER BY row LIMIT $n",
         {"n": rows},
     )
-    _print(result, form)
+    print_answer(result, form=form, most=rows)
 
 
 @app.command()
@@ -157,15 +188,7 @@ def sql(
 ) -> None:
     """Ask a dataset in SQL: tables tokens, examples, sites, shards, chunks, commits, runs."""
     text = sys.stdin.read() if query == "-" else query
-    _print(lazycache.open(url).sql(text), form)
-
-
-def _print(result: Any, form: str) -> None:
-    """Print an answer in the form that was asked for."""
-    forms = ("table", "csv", "json")
-    if form not in forms:
-        raise QueryError(f"No output format {form!r}. There are: {', '.join(forms)}.")
-    print_rows(result.columns, result.fetchall(), form=form)
+    print_answer(lazycache.open(url).sql(text), form=form, most=SHOWN)
 
 
 def _summary(cache: ActivationCache) -> str:
@@ -173,9 +196,10 @@ def _summary(cache: ActivationCache) -> str:
     snapshot = cache.snapshot
     size = stored_bytes(cache)
     return (
-        f"[bold]{cache.url}[/]: {snapshot.rows('tokens'):,} tokens of "
-        f"{snapshot.rows('examples'):,} examples × {len(cache)} sites = {bytes_text(size)} in "
-        f"{len(snapshot.commits):,} commits (version {snapshot.version}, {snapshot.identity.uuid})"
+        f"[bold]{escape(cache.url)}[/]: {counted(snapshot.rows('tokens'), 'token')} of "
+        f"{counted(snapshot.rows('examples'), 'example')} × {counted(len(cache), 'site')} = "
+        f"{bytes_text(size)} in {counted(len(snapshot.commits), 'commit')} "
+        f"(version {snapshot.version}, {escape(snapshot.identity.uuid)})"
     )
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
 
 import lazycache
 from lazycache.cache.activation_cache import ActivationCache
-from lazycache.errors import DatasetNotFoundError
+from lazycache.capture.sites import match_names
+from lazycache.errors import CaptureError, DatasetExistsError, DatasetNotFoundError
 from lazycache.views.corpus import python_documentation
 from lazycache.views.pretrained import demo_model
-from lazycache.views.render import bytes_text, console, sites_table, stored_bytes, table
+from lazycache.views.render import bytes_text, console, counted, sites_table, table
+
+Corpus = Sequence[Mapping[str, Any]]
 
 SITES = ["embed", "resid_out_*", "mlp_act_*"]
 CHARACTERS = 120_000
@@ -24,42 +32,104 @@ WIDTH = 7
 
 
 def run_demo(url: str, *, characters: int = CHARACTERS) -> None:
-    """Capture MiniLM over the Python documentation into `url`, unless it is there; then tour it."""
-    try:
-        cache = lazycache.open(url)
-        existing = len(cache) > 0
-    except DatasetNotFoundError:
-        existing = False
-    if existing:
-        console.print(
-            f"[bold]{url}[/] exists already: nothing to capture. "
-            f"(Remove the folder to start again, or give another: lazycache demo FOLDER.)"
-        )
-    else:
-        cache = _capture(url, characters=characters)
+    """Capture MiniLM over the Python documentation into `url`, or what is missing of it; tour it.
+
+    Raises:
+        DatasetExistsError: `url` holds something else.
+        CaptureError: the extra `demo` is not installed.
+    """
+    corpus = python_documentation(characters)
+    before = _before(url, corpus)
+    cache = _capture(url, corpus, before)
     _tour(cache, url)
 
 
-def _capture(url: str, *, characters: int) -> ActivationCache:
-    """The main job, with its figures."""
+def _before(url: str, corpus: Corpus) -> ActivationCache | None:
+    """Open what an earlier demo left, whole or interrupted; None if there is nothing.
+
+    Raises:
+        DatasetExistsError: it is not a demo's.
+    """
+    try:
+        cache = lazycache.open(url)
+    except DatasetNotFoundError:
+        return None
+    if not len(cache):
+        return None
+    found = _foreign(cache, corpus)
+    if found is not None:
+        raise _another(url, found)
+    return cache
+
+
+def _foreign(cache: ActivationCache, corpus: Corpus) -> str | None:
+    """Say what a dataset holds that the demo does not store; None if there is nothing."""
+    names = list(cache)
+    other = set(names).difference(*(match_names(pattern, names) for pattern in SITES))
+    if other:
+        return f"sites such as {min(other)}"
+    if len(cache.snapshot.runs) > 1:
+        return f"the runs {', '.join(cache.snapshot.runs)}"
+    if "text" not in cache.snapshot.columns("examples"):
+        return "examples without text"
+    texts = {i: entry["text"] for i, entry in enumerate(corpus)}
+    rows = cache.sql("SELECT example, text FROM examples").fetchall()
+    if any(texts.get(example) != text for example, text in rows):
+        return "other text, or the documentation of another Python"
+    return None
+
+
+def _another(url: str, found: str) -> DatasetExistsError:
+    return DatasetExistsError(
+        f"{url} holds another dataset than the demo's ({found}). Give a folder of its own: "
+        "lazycache demo FOLDER."
+    )
+
+
+def _capture(url: str, corpus: Corpus, before: ActivationCache | None) -> ActivationCache:
+    """The main job, with its figures; what is stored already is not captured again."""
     console.print("Loading the MiniLM encoder (6 layers, d=384) …")
     model, tokenizer = demo_model()
-    corpus = python_documentation(characters)
-    console.print(
-        f"Capturing [bold]{' '.join(SITES)}[/] over {len(corpus):,} paragraphs of the Python "
-        f"documentation into [bold]{url}[/]"
-    )
+    old = 0 if before is None else before.snapshot.rows("tokens")
+    done = 0 if before is None else before.snapshot.rows("examples")
+    if done < len(corpus):
+        _announce(url, len(corpus), done)
     start = time.perf_counter()
-    cache = lazycache.extract(
-        model, corpus, url, SITES, tokenizer=tokenizer, batch_size=32, max_length=256
-    )
+    try:
+        cache = lazycache.extract(
+            model, corpus, url, SITES, tokenizer=tokenizer, batch_size=32, max_length=256
+        )
+    except CaptureError as exc:
+        if before is None:
+            raise
+        raise _another(url, str(exc)) from exc
     seconds = time.perf_counter() - start
-    rows, size = cache.snapshot.rows("tokens"), stored_bytes(cache)
-    console.print(
-        f"Stored {rows:,} tokens × {len(cache)} sites = {bytes_text(size)} in {seconds:.1f} s: "
-        f"{rows / seconds:,.0f} tokens/s, {bytes_text(size / seconds)}/s, model included.\n"
-    )
+    _report(cache, url, new=cache.snapshot.rows("tokens") - old, seconds=seconds)
     return cache
+
+
+def _announce(url: str, paragraphs: int, done: int) -> None:
+    again = f" (the {counted(done, 'paragraph')} of an interrupted run stay)" if done else ""
+    console.print(
+        f"Capturing [bold]{escape(' '.join(SITES))}[/] over {counted(paragraphs, 'paragraph')} of "
+        f"the Python documentation into [bold]{escape(url)}[/]{again}"
+    )
+
+
+def _report(cache: ActivationCache, url: str, *, new: int, seconds: float) -> None:
+    """Say what was stored and how fast."""
+    if not new:
+        console.print(
+            f"[bold]{escape(url)}[/] exists already: nothing to capture. "
+            f"(Remove the folder to start again, or give another: lazycache demo FOLDER.)\n"
+        )
+        return
+    size = new * sum(site.row_bytes for site in cache.sites.values())
+    console.print(
+        f"Stored {counted(new, 'token')} × {counted(len(cache), 'site')} = {bytes_text(size)} in "
+        f"{seconds:.1f} s: {new / seconds:,.0f} tokens/s, {bytes_text(size / seconds)}/s, model "
+        "included.\n"
+    )
 
 
 def _tour(cache: ActivationCache, url: str) -> None:
@@ -68,8 +138,13 @@ def _tour(cache: ActivationCache, url: str) -> None:
     _show_slice(cache)
     _show_aggregate(cache)
     _show_query(cache)
-    console.print(f'\nYours now:  lazycache info {url}   ·   lazycache sql {url} "SELECT …"')
-    console.print(f'In Python:  import lazycache as lc; cache = lc.open("{url}")')
+    shown, quoted = shlex.quote(url), json.dumps(url, ensure_ascii=False)
+    console.print(
+        f'\nYours now:  lazycache info {shown}   ·   lazycache sql {shown} "SELECT …"\n'
+        f"In Python:  import lazycache as lc; cache = lc.open({quoted})",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _show_sites(cache: ActivationCache) -> None:
@@ -85,10 +160,11 @@ def _show_slice(cache: ActivationCache) -> None:
     micros = (time.perf_counter() - start) * 1e6
     first = [round(value, 4) for value in values[0, :4].tolist()]
     console.print('\n[bold]A lazy slice[/]  cache["resid_out_5"][3, :4].load()')
-    console.print(f"{x!r}")
     console.print(
+        f"{x!r}\n"
         f"→ {list(values.shape)} {values.dtype}, {micros:.0f} µs, {bytes_text(cache.io.bytes)} of "
-        f"{bytes_text(x.nbytes)} touched; first numbers {first}"
+        f"{bytes_text(x.nbytes)} touched; first numbers {first}",
+        markup=False,
     )
 
 
@@ -120,7 +196,7 @@ def _show_query(cache: ActivationCache) -> None:
     seconds = time.perf_counter() - start
     console.print(
         f"\n[bold]A question in SQL[/]  which tokens fire that neuron most? ({seconds:.2f} s)\n"
-        f"{query}"
+        f"{escape(query)}"
     )
     rows = [(a, *_context(cache, example, position)) for example, position, _, a in hits]
     console.print(table(["activation", "before", "token", "after"], rows))
@@ -140,4 +216,4 @@ def _context(cache: ActivationCache, example: int, position: int) -> tuple[str, 
 
 def _joined(tokens: Iterable[str]) -> str:
     """Word pieces as text."""
-    return " ".join(tokens).replace(" ##", "")
+    return " ".join(tokens).replace(" ##", "").removeprefix("##")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 
-from lazycache.errors import CaptureError
+from lazycache.capture.convert import torch_dtype
+from lazycache.errors import CaptureError, nearest
+
+_SHOWN = 8
+"""Files of a folder that a message lists."""
+
+_MESSAGE = 300
+"""Characters of a message of transformers that are shown."""
 
 
 def load_model(
@@ -25,23 +34,26 @@ def load_model(
         weights: False builds it on the meta device from its configuration alone: shapes, no values.
 
     Raises:
-        CaptureError: transformers is missing, or there is no such model.
+        CaptureError: transformers is missing, or there is no such model, file or dtype.
     """
+    kwargs = _kwargs(name, gguf_file)
     transformers = _transformers()
-    kwargs: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    config = _guarded(transformers.AutoConfig.from_pretrained, name, kwargs)
     if not weights:
-        config = _guarded(transformers.AutoConfig.from_pretrained, name, kwargs)
         with torch.device("meta"):
             return _model_class(transformers, config).from_config(config)
-    config = _guarded(transformers.AutoConfig.from_pretrained, name, kwargs)
-    kwargs["dtype"] = getattr(torch, dtype) if dtype else "auto"
+    kwargs["dtype"] = torch_dtype(dtype) or "auto"
     model = _guarded(_model_class(transformers, config).from_pretrained, name, kwargs)
     return model.to(device).eval()
 
 
 def load_tokenizer(name: str, *, gguf_file: str | None) -> Any:
-    """Load the tokenizer that belongs to a model."""
-    kwargs: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    """Load the tokenizer that belongs to a model.
+
+    Raises:
+        CaptureError: transformers is missing, or there is no such model or file.
+    """
+    kwargs = _kwargs(name, gguf_file)
     return _guarded(_transformers().AutoTokenizer.from_pretrained, name, kwargs)
 
 
@@ -90,13 +102,74 @@ def _model_class(transformers: Any, config: Any) -> Any:
     return transformers.AutoModel
 
 
-def _guarded(load: Any, name: str, kwargs: dict[str, Any]) -> Any:
-    """Call a transformers loader; say what to do when there is no such model."""
-    try:
-        return load(name, **kwargs)
-    except (OSError, ValueError) as exc:
+def _kwargs(name: str, gguf_file: str | None) -> dict[str, Any]:
+    """Check what can be checked without transformers; give what all its loaders take."""
+    path = Path(name).expanduser()
+    if not path.exists() and _looks_like_a_path(name):
+        raise CaptureError(f"There is no folder {name!r}. {_ADVICE}")
+    if path.is_file():
         raise CaptureError(
-            f"Cannot load the model {name!r}: {str(exc).splitlines()[0]} "
-            "Give a folder that holds config.json and weights (with --gguf-file for a GGUF file), "
-            "or a name that transformers can resolve."
-        ) from exc
+            f"{name!r} is a file. Give the folder that it is in, and --gguf-file for a GGUF file."
+        )
+    if gguf_file is None:
+        if path.is_dir() and not (path / "config.json").is_file():
+            raise CaptureError(f"{name!r} holds no config.json. {_gguf_files(path, '')} {_ADVICE}")
+        return {}
+    if path.is_dir() and not (path / gguf_file).is_file():
+        raise CaptureError(f"{name!r} holds no file {gguf_file!r}. {_gguf_files(path, gguf_file)}")
+    return {"gguf_file": gguf_file}
+
+
+def _looks_like_a_path(name: str) -> bool:
+    """Tell a folder from a name of the hub, which may have one slash: `owner/model`."""
+    owner, slash, _ = name.partition(os.sep)
+    return (
+        name.startswith((".", "~", os.sep))
+        or name.endswith(os.sep)
+        or name.count(os.sep) > 1
+        or (bool(slash) and Path(owner).is_dir())
+    )
+
+
+def _gguf_files(folder: Path, wanted: str) -> str:
+    """Say which GGUF files a folder holds; if none, which files."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    gguf = [name for name in names if name.lower().endswith(".gguf")]
+    if gguf:
+        return nearest(wanted, gguf, limit=_SHOWN)
+    return f"It holds no GGUF file at all. {nearest(wanted, names, limit=_SHOWN)}"
+
+
+def _guarded(load: Callable[..., Any], name: str, kwargs: dict[str, Any]) -> Any:
+    """Call a transformers loader, first with what is on this machine; say what failed."""
+    path = Path(name).expanduser()
+    source = str(path) if path.exists() else name
+    try:
+        return load(source, local_files_only=True, **kwargs)
+    except (OSError, ValueError, ImportError) as exc:
+        if path.exists():
+            raise CaptureError(f"Cannot load the model {name!r}: {_one_line(exc)}") from exc
+        if _offline():
+            raise CaptureError(
+                f"The model {name!r} is not on this machine, and HF_HUB_OFFLINE forbids to "
+                f"download it. {_ADVICE}"
+            ) from exc
+    try:
+        return load(source, **kwargs)
+    except (OSError, ValueError, ImportError) as exc:
+        raise CaptureError(f"Cannot load the model {name!r}: {_one_line(exc)} {_ADVICE}") from exc
+
+
+def _one_line(exc: Exception) -> str:
+    """Give what transformers says on one line; its messages may be pages."""
+    return shorten(str(exc), width=_MESSAGE, placeholder=" …") or type(exc).__name__
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+_ADVICE = (
+    "Give a folder that holds config.json and weights (with --gguf-file for a GGUF file), or a "
+    "name that transformers can resolve."
+)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,8 +15,23 @@ KILO = 1000
 SHOWN = 4
 """Elements of a vector that a table cell shows."""
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+UNLIMITED = 1_000_000
+"""Columns of what is no terminal: a file or a pipe folds nothing."""
+
+
+class _Console(Console):
+    """A console that wraps at the edge of a terminal, and nowhere else."""
+
+    @property  # type: ignore[misc]  # rich lets it be set, which nobody does
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines."""
+        known = super().size
+        # the file is asked, not rich: FORCE_COLOR makes rich call a pipe a terminal
+        return known if self.file.isatty() else ConsoleDimensions(UNLIMITED, known.height)
+
+
+console = _Console(highlight=False)
+errors = _Console(stderr=True, highlight=False)
 
 
 def bytes_text(count: float) -> str:
@@ -35,26 +48,39 @@ def bytes_text(count: float) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many of something there are.
+
+    Example:
+        >>> counted(1, "commit"), counted(1234, "commit")
+        ('1 commit', '1,234 commits')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def cell(value: Any) -> str:
-    """One value of a table; whitespace that matters stays visible."""
+    r"""Show one value of a table; whitespace that matters stays visible, markup means nothing.
+
+    Example:
+        >>> cell((0.123456, 2.0, 3.0, 4.0, 5.0)), cell("[red]")
+        ('(0.1235, 2, 3, 4, … 5)', '\\[red]')
+    """
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str):
         return escape(value.replace("\n", "⏎").replace("\t", "⇥"))
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):  # DuckDB gives arrays as tuples
         shown = ", ".join(cell(v) for v in value[:SHOWN])
         return f"({shown}, … {len(value)})" if len(value) > SHOWN else f"({shown})"
     return escape(str(value))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A plain table: numbers to the right, text to the left."""
     rows = list(rows)
-    out = Table(
-        title=title or None, box=None, header_style="bold", title_justify="left", pad_edge=False
-    )
+    out = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], int | float) or row[i] is None for row in rows)
         out.add_column(escape(name), justify="right" if numbers else "left", overflow="fold")
@@ -84,18 +110,3 @@ def stored_bytes(cache: ActivationCache) -> int:
     """Bytes of all activations of a dataset."""
     covered = cache.snapshot.covered
     return sum(covered(name) * site.row_bytes for name, site in cache.sites.items())
-
-
-def print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, form: str) -> None:
-    """Print the rows of an answer as `table`, `csv` or `json` (one object a line)."""
-    if form == "table":
-        console.print(table(columns, rows))
-    elif form == "csv":
-        import csv
-
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows(rows)
-    else:
-        for row in rows:
-            print(json.dumps(dict(zip(columns, row, strict=True)), default=str, ensure_ascii=False))  # noqa: T201

@@ -75,3 +75,17 @@ def test_ragged_ranges() -> None:
     """Ranges of different length, also empty and going down, one after the other."""
     starts, counts = np.array([5, 0, 9]), np.array([2, 0, 3])
     assert ragged_arange(starts, counts, -2).tolist() == [5, 3, 9, 7, 5]
+
+
+@given(parts_lists, parts_lists)
+def test_listed_examples_without_rows_keep_their_place(parts: list, others: list) -> None:
+    """Example i is the i-th of all that are listed or have rows; without rows its length is 0."""
+    found = build(extents(parts), covered=None, listed=extents(others))
+    want = sorted({(run, example) for run, example, _ in parts + others})
+    assert list(zip(found.run.tolist(), found.example.tolist(), strict=True)) == want
+    lengths = dict.fromkeys(want, 0)
+    for run, example, rows in parts:
+        lengths[run, example] += rows
+    assert found.lengths.tolist() == list(lengths.values())
+    alone = build(extents(parts), covered=None)
+    assert list(found.absolute(range(found.total))) == list(alone.absolute(range(alone.total)))

@@ -40,7 +40,7 @@ def test_a_negative_step_goes_back() -> None:
     assert index_array(np.arange(5), slice(None, None, -2)).tolist() == [4, 2, 0]
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int8, torch.int64])
 def test_torch_index_arrays(dtype: torch.dtype) -> None:
     """An index array may be a torch tensor of any integer dtype."""
     assert index_array(np.arange(5), torch.tensor([3, 1], dtype=dtype)).tolist() == [3, 1]
@@ -68,9 +68,34 @@ def test_masks() -> None:
         ((0, 0, 0, 0), "4 indices for 3 dimensions"),
         (([0, 1], slice(None), [0, 1]), "two steps"),
         (np.ones(3, dtype=bool), "boolean"),
+        (10**30, "out of range"),
+        (-(2**63) - 1, "out of range"),
+        ([2**63], "out of range"),
+        (np.array([1, 2**64 - 1], dtype=np.uint64), "out of range"),
+        ([[0], [0, 1]], "different length"),
+        (torch.tensor(True), "mask has a dimension"),
+        (np.array(True), "mask has a dimension"),
+        (np.True_, "mask is an array"),
+        (torch.tensor([1, 0, 1, 1], dtype=torch.uint8), r"uint8 is a mask to torch.*\.bool\(\)"),
+        (np.array([1, 0], dtype=np.uint8), r"uint8 is a mask"),
     ],
 )
 def test_what_cannot_be_applied_says_why(index: object, says: str) -> None:
     """An index that does not fit is a SelectionError, which is an IndexError, with a reason."""
     with pytest.raises(SelectionError, match=says):
         index_array(np.arange(60).reshape(SHAPE), index)
+
+
+@pytest.mark.parametrize("far", [10**30, 2**63, 2**63 - 1])
+def test_slices_reach_as_far_as_python_lets_them(far: int) -> None:
+    """An end or step that no int64 holds selects what is there, as in a list."""
+    numbers = np.arange(5)
+    for index in (slice(far), slice(-far, None), slice(far, None), slice(None, None, far)):
+        assert index_array(numbers, index).tolist() == list(range(5))[index]
+    assert index_array(numbers, slice(None, -far, -1)).tolist() == [4, 3, 2, 1, 0]
+
+
+def test_an_integer_tensor_is_an_integer() -> None:
+    """A single number selects one entry, whatever it is kept in, also as uint8."""
+    for number in (np.int8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8)):
+        assert index_array(np.arange(5), number).tolist() == 3

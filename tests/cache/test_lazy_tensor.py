@@ -1,5 +1,10 @@
 """lazycache.cache.lazy_tensor: a tensor that is read when it is used."""
 
+import copy
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazycache.cache.lazy_tensor import LazyTensor
-from lazycache.errors import MemoryBudgetError, SelectionError
+from lazycache.errors import (
+    CorruptShardError,
+    LazycacheError,
+    MemoryBudgetError,
+    SelectionError,
+    UnsupportedDtypeError,
+)
 from lazycache.storage.open_store import open_store
 
 SHAPE = (3, 4)
@@ -175,14 +186,18 @@ def test_a_view_reads_its_own_rows_and_units_only() -> None:
 
 
 def test_one_example_is_a_view_of_the_file(tmp_path) -> None:
-    """An example that lies in one chunk is not copied, and writing to it changes no file."""
+    """An example of 64 KiB in one chunk is not copied, and writing to it changes no file."""
     dataset = Dataset(open_store(str(tmp_path / "d"), create=True, storage_options=None))
-    values = counting(6, 8)
+    values = counting(6, 4096)
     dataset.commit([(0, 2), (1, 4)], {"s": values}, chunk_rows=6)
     x = dataset.cache()["s"]
+    before = Path("/proc/self/maps").read_text().count("/data/s/")
     example, row = x[1].load(), x[1, 2].load()
-    assert row.data_ptr() == example.data_ptr() + 2 * 8 * 4
+    assert Path("/proc/self/maps").read_text().count("/data/s/") == before + 2
+    assert row.untyped_storage().nbytes() == row.nbytes
     example.zero_()
+    x[1].numpy()[:] = 7
+    np.asarray(x[1])[:] = 7
     assert same_bits(x[1].load(), values[2:])
     assert same_bits(x[1, :, 3:5].load(), values[2:, 3:5])
     assert same_bits(x.rows.load(), values)
@@ -236,13 +251,80 @@ def test_numpy_widens_what_numpy_lacks() -> None:
         np.array(x, dtype=np.float64, copy=False)
 
 
-def test_a_numpy_view_of_the_file_cannot_be_written(tmp_path) -> None:
-    """Nothing tells us of writes through numpy, so a zero-copy array is read-only."""
+def test_to_takes_dtypes_and_devices_only() -> None:
+    """By place or by name; what is neither is refused with advice."""
+    x = small_cache()["resid_out_0"]
+    both = x.to(device="meta", dtype=torch.float64)
+    assert (both.dtype, both.device.type) == (torch.float64, "meta")
+    assert x.to("meta", torch.float16).dtype == torch.float16
+    assert x.to(dtype=None).dtype == x.dtype
+    for bad, says in [
+        (("float16",), "torch.float16"),
+        ((None,), "one dtype"),
+        ((torch.float16, torch.float32), "one dtype"),
+        (("nowhere",), "neither a dtype nor a device"),
+        (([1],), "neither a dtype nor a device"),
+    ]:
+        with pytest.raises(SelectionError, match=says):
+            x.to(*bad)
+    with pytest.raises(UnsupportedDtypeError, match="complex64"):
+        x.to(torch.complex64)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "good", "bad"),
+    [
+        (torch.float16, [-1, 0.1, float("nan"), float("inf")], ["a", 1e9, None]),
+        (torch.float8_e4m3fn, [2], [1e9]),
+        (torch.int64, [2**60 + 1, -1], [0.5, float("nan"), float("inf"), 2**70]),
+        (torch.uint8, [255], [-1, 256]),
+        (torch.bool, [True, 0], [2]),
+    ],
+)
+def test_padding_is_what_the_dtype_holds(dtype: torch.dtype, good: list, bad: list) -> None:
+    """A fill value that would become another is refused; floats round."""
+    x = small_cache()["resid_out_0"].to(dtype)
+    for value in good:
+        want = torch.tensor([value], dtype=dtype)
+        assert same_bits(x.padded(value)[0, 2, :1], want)
+    for value in bad:
+        for lazy in (x, x[:1]):
+            with pytest.raises(SelectionError, match="does not hold it"):
+                lazy.padded(value)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_neither_a_lazy_tensor_nor_a_cache_is_pickled(copied) -> None:
+    """What refers to open files says how to get it elsewhere."""
+    cache = small_cache()
+    with pytest.raises(LazycacheError, match=r"lc.open\('memory://small'\)\['resid_out_0'\]"):
+        copied(cache["resid_out_0"])
+    with pytest.raises(LazycacheError, match=r"lc.open\('memory://small'\)"):
+        copied(cache)
+
+
+def test_tensors_leave_the_workers_of_a_data_loader(tmp_path) -> None:
+    """A forked worker reads what the parent opened, and hands over tensors, copied or not."""
     dataset = Dataset(open_store(str(tmp_path / "d"), create=True, storage_options=None))
-    dataset.commit([(0, 4)], {"s": counting(4, 8)})
-    array = dataset.cache()["s"][0, 1:].numpy()
-    with pytest.raises(ValueError, match="read-only"):
-        array[0] = 1
+    values = counting(24, 4096)
+    dataset.commit([(0, 1), (1, 3), (2, 20)], {"s": values}, chunk_rows=24, shard_rows=24)
+    x = dataset.cache()["s"]
+    loaded = [x[0].load(), *torch.utils.data.DataLoader(Loaded(x), num_workers=1, collate_fn=list)]
+    for batch, part in zip(loaded[1:], values.split([1, 3, 20]), strict=True):
+        assert same_bits(batch[0], part)
+
+
+class Loaded(torch.utils.data.Dataset):
+    """Examples, loaded where they are asked for."""
+
+    def __init__(self, x: LazyTensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return self.x[i].load()
 
 
 def test_implicit_loads_have_a_budget() -> None:
@@ -315,3 +397,76 @@ def test_the_same_id_in_two_runs_is_two_examples() -> None:
     dataset.commit([(1, 1)], {"s": counting(1, 1) + 9}, run="z")
     x = dataset.cache()["s"]
     assert [example.load().flatten().tolist() for example in x] == [[0], [1, 9], [7, 8]]
+
+
+def with_empty(kept: list[int], *, extra: int = 0) -> Dataset:
+    """Return a dataset whose example i has kept[i] rows; the last `extra` are in tokens only."""
+    dataset = Dataset(open_store("memory://kept", create=True, storage_options=None))
+    rows = [(i, n) for i, n in enumerate(kept) if n]
+    dataset.commit([(i, 1) for i in range(len(kept) - extra)], {}, table="examples")
+    dataset.commit(rows, {"s": counting(sum(kept), 2)})
+    return dataset
+
+
+def test_an_example_without_rows_keeps_its_number() -> None:
+    """x[i] is the i-th example of the dataset, whatever was kept of those before it."""
+    x = with_empty([2, 0, 3, 0, 1], extra=1).cache()["s"]
+    values = counting(6, 2)
+    assert x.shape == (5, 3, 2)
+    assert x.lengths.tolist() == [2, 0, 3, 0, 1]
+    assert x.covered.tolist() == [True, False, True, False, True]
+    for i, part in enumerate(values.split([2, 0, 3, 0, 1])):
+        assert same_bits(x[i].load(), part)
+    assert [len(example.load()) for example in x] == [2, 0, 3, 0, 1]
+    assert same_bits(x.padded(9)[1], torch.full((3, 2), 9.0))
+    assert [len(part) for part in x.nested().unbind()] == [2, 0, 3, 0, 1]
+    assert same_bits(x.rows.load(), values)
+    assert x.mean(1)[[1, 3]].isnan().all()
+    assert x.mean("rows").tolist() == values.double().mean(0).tolist()
+    assert x[[4, 1, 2]].lengths.tolist() == [1, 0, 3]
+    with pytest.raises(SelectionError, match="position -1 of example 1, which has 0 rows"):
+        _ = x[:, -1]
+
+
+def test_a_site_without_any_row_is_empty() -> None:
+    """A site of which no token was kept has its examples, each of no rows."""
+    dataset = Dataset(open_store("memory://none", create=True, storage_options=None))
+    dataset.commit([(i, 1) for i in range(4)], {}, table="examples")
+    dataset.commit([], {"s": counting(0, 2)}, add_rows=False)
+    x = dataset.cache()["s"]
+    assert x.shape == (4, 0, 2)
+    assert (x.nbytes, x.count(), x.is_ragged) == (0, 0, False)
+    for found in (x.load(), x.padded(), x[1:, :1].load(), x[[[0, 1, 2, 3]]].load()[0]):
+        assert found.shape[-2:] == (0, 2)
+    assert x.rows.load().shape == (0, 2)
+    assert x[2].load().shape == (0, 2)
+    assert x.numpy().shape == (4, 0, 2)
+    assert x.mean("rows").isnan().all()
+    assert x.mean(1).shape == (4, 2)
+    assert x.sum(0).shape == (0, 2)
+    assert list(x.chunks()) == []
+
+
+def test_examples_of_one_length_are_arranged_by_index_arrays() -> None:
+    """x[[[0, 0]]] is what it is in torch."""
+    lazy, parts = make([2, 2, 2], [1, 0, 2])
+    want = torch.stack(parts)
+    assert same_bits(lazy[[[0, 0]]].load(), want[torch.tensor([[0, 0]])])
+    for index in (torch.tensor([[2, 1], [0, 0]]), ([[2, 0]], slice(1, None))):
+        assert same_bits(lazy[index].load(), want[index])
+    found = lazy[[[0, 1]]]
+    assert (found.shape, found.ndim) == ((1, 2, 2, *SHAPE), 5)
+    assert torch.equal(found.mean((0, 1)), want[:2].double().mean(0))
+    assert torch.equal(found.sum((1, 2)), want[:2].double().sum((0, 1))[None])
+
+
+def test_a_log_that_lies_about_a_site_is_refused() -> None:
+    """Rows that are not what shape and dtype make are never addressed."""
+    dataset = Dataset(open_store("memory://lies", create=True, storage_options=None))
+    dataset.commit([(0, 2)], {"s": counting(2, 2)})
+    sites = {"s": replace(dataset.snapshot.sites["s"], dtype="float64")}
+    dataset.snapshot = replace(dataset.snapshot, sites=sites)
+    with pytest.raises(CorruptShardError, match="rows of 8 bytes, which"):
+        dataset.cache()["s"]
+    with pytest.raises(CorruptShardError, match="rows of 8 bytes, which"):
+        dataset.reader().take("s", np.array([0]))

@@ -1,6 +1,6 @@
 """lazycache.cache.plan: rows to shards and bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -89,6 +89,31 @@ def test_a_chunk_outside_its_file_is_refused(length: int) -> None:
     """A log that points behind the end of a shard is caught before anything is mapped."""
     with pytest.raises(CorruptShardError, match="shard bad of site 's'"):
         build(SPEC, [At(shard("bad", [4], length=length), 0)])
+
+
+def test_rows_times_bytes_beyond_int64_are_refused() -> None:
+    """A product that would wrap to a small number is no way past the check."""
+    huge = ShardRef("s", "huge", 999, 1 << 61, 0, None, (ChunkRef(1 << 61, 64, 0, (0, 0)),))
+    with pytest.raises(CorruptShardError, match="which cannot be"):
+        build(SPEC, [At(huge, 0)])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"dtype": "float64"}, "rows of 8 bytes"),
+        ({"row_bytes": 4}, "rows of 4 bytes"),
+        ({"shape": (0,), "row_bytes": 0}, "rows of 0 bytes"),
+        ({"shape": (-1, -2)}, "rows of 8 bytes"),
+        ({"shape": (1 << 50,), "row_bytes": 4 << 50}, "bytes; 1 to 1,073,741,824 can be read"),
+        ({"shape": (2, *[1] * 32)}, "33 dimensions"),
+        ({"layout": "column"}, "layout 'column'"),
+    ],
+)
+def test_a_site_that_cannot_be_is_refused(change: dict, says: str) -> None:
+    """Addresses are computed from what the log says of a site: it must fit together."""
+    with pytest.raises(CorruptShardError, match=f"site 's' .*{says}"):
+        build(replace(SPEC, **change), [At(shard("p", [4]), 0)])
 
 
 def test_unaligned_values_are_refused() -> None:

@@ -1,6 +1,10 @@
 """lazycache.cache.reader: rows of sites as tensors, and what is counted."""
 
+import copy
+import io
+import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +31,24 @@ UNITS = {
         (slice(None), [2, 0, 0], slice(1, 3)),
         (slice(None, None, -1), 0),
     ],
+}
+
+
+def in_inference_mode(tensor: torch.Tensor) -> None:
+    with torch.inference_mode():
+        tensor.fill_(-1)
+
+
+WRITES = {
+    "fill_": lambda t: t.fill_(-1),
+    "in inference mode": in_inference_mode,
+    "apply_": lambda t: t[:1].apply_(lambda _: -1),
+    "data": lambda t: t.data.zero_(),
+    "storage": lambda t: t.untyped_storage().fill_(0),
+    "numpy": lambda t: t.numpy().fill(-1),
+    "dlpack": lambda t: torch.from_dlpack(t).add_(1),
+    "as bytes": lambda t: t.view(torch.uint8).add_(1),
+    "in shared memory": lambda t: t.share_memory_().add_(1),
 }
 
 
@@ -76,35 +98,74 @@ def test_slices_over_chunks_and_shards(dataset: Dataset, units: tuple) -> None:
         assert same_bits(found, values[start:stop][(slice(None), *units)])
 
 
+WIDE = 1 << 12
+"""Units of a row of 16 KiB: four of them are as large as the least load that is not copied."""
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+
+
 def test_a_slice_of_one_chunk_is_the_file_itself(tmp_path) -> None:
-    """Within a chunk of a local shard nothing is copied: both tensors are one memory."""
+    """From 64 KiB on nothing is copied: the tensor's memory is pages of the file, just its own."""
     dataset = local(tmp_path)
-    commit(dataset, counting(ROWS, 8))
+    values = counting(20, WIDE)
+    dataset.commit([(0, 20)], {"s": values}, chunk_rows=20, shard_rows=20)
+    path = dataset.store.local_path(dataset.snapshot.shards("s")[0].ref.path)
     reader = dataset.reader()
-    whole, part = reader.slice("s", 4, 8), reader.slice("s", 5, 7)
-    assert part.data_ptr() == whole.data_ptr() + 8 * 4
-    assert whole.untyped_storage().nbytes() == dataset.snapshot.shards("s")[0].ref.length
-    assert whole.data_ptr() % 64 == 0
+    held = reader.slice("s", 3, 9)
+    (line,) = lines_of(path)
+    low, high = (int(end, 16) for end in line.split()[0].split("-"))
+    assert low <= held.data_ptr() < held.data_ptr() + held.nbytes <= high
+    assert high - low < held.nbytes + 2 * 4096
+    assert "p " in line  # private
+    assert held.untyped_storage().nbytes() == held.nbytes == 6 * 4 * WIDE
+    assert same_bits(held, values[3:9])
+    small, narrow = reader.slice("s", 3, 6), reader.slice("s", 0, 20, units=(slice(0, 1000),))
+    for copied in (small, narrow):
+        assert copied.is_contiguous()
+        assert not low <= copied.data_ptr() < high
+        assert copied.untyped_storage().nbytes() == copied.nbytes
+    half = reader.slice("s", 0, 20, units=(slice(0, WIDE, 2),))
+    assert not half.is_contiguous()
+    assert same_bits(half.contiguous(), values[:, ::2].contiguous())
 
 
-def test_writing_to_a_view_reaches_neither_the_file_nor_later_reads(tmp_path) -> None:
-    """What a caller does in place to a zero-copy tensor stays with that caller."""
+@pytest.mark.parametrize("rows", [4, 20])
+@pytest.mark.parametrize("way", WRITES)
+def test_writing_reaches_neither_the_file_nor_other_reads(tmp_path, way: str, rows: int) -> None:
+    """However a caller writes to what was loaded, copied or not, it stays with that caller."""
     dataset = local(tmp_path)
-    values = counting(ROWS, 8)
-    commit(dataset, values)
+    values = counting(20, WIDE // 4)
+    dataset.commit([(0, 20)], {"s": values}, chunk_rows=20, shard_rows=20)
     path = dataset.store.local_path(dataset.snapshot.shards("s")[0].ref.path)
     before = path.read_bytes()
     reader = dataset.reader()
-    mine = reader.slice("s", 0, 4)
-    gathered = reader.take("s", np.array([0, 2]))
-    with torch.inference_mode():
-        mine.fill_(-1)
-    assert (mine == -1).all()
+    other, mine = reader.slice("s", 0, rows), reader.slice("s", 0, rows)
+    WRITES[way](mine)
+    assert not torch.equal(mine, values[:rows])
     assert path.read_bytes() == before
-    assert same_bits(reader.slice("s", 0, 4), values[:4])
-    assert same_bits(reader.take("s", np.array([0, 2])), gathered)
-    assert all((block >= 0).all() for block in reader.scan("s", range(4), block_rows=2))
-    assert same_bits(dataset.reader(check=True).slice("s", 0, 4), values[:4])
+    for found in (other, reader.slice("s", 0, rows), reader.take("s", np.arange(rows))):
+        assert same_bits(found, values[:rows])
+    blocks = [block.clone() for block in reader.scan("s", range(rows), block_rows=2)]
+    assert same_bits(torch.cat(blocks), values[:rows])
+    assert same_bits(dataset.reader(check=True).slice("s", 0, rows), values[:rows])
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_pickling_writes_the_rows_alone(tmp_path, rows: int) -> None:
+    """What is saved or copied of a load is its rows, not the shard."""
+    dataset = local(tmp_path)
+    values = counting(200, WIDE // 4)
+    dataset.commit([(0, 200)], {"s": values}, chunk_rows=200, shard_rows=200)
+    held = dataset.reader().slice("s", 50, 50 + rows)
+    saved = io.BytesIO()
+    torch.save(held, saved)
+    assert len(pickle.dumps(held)) < held.nbytes + 2000
+    assert saved.tell() < held.nbytes + 4000
+    for copied in (pickle.loads(pickle.dumps(held)), copy.deepcopy(held)):
+        assert same_bits(copied, values[50 : 50 + rows])
+        assert copied.untyped_storage().nbytes() == held.nbytes
 
 
 def test_views_outlive_eviction_and_close(tmp_path) -> None:

@@ -134,3 +134,45 @@ def test_one_example_of_many_costs_one_example() -> None:
     examples = build(Extents(list(range(10)), [3] * 10), covered=None)
     assert Grid(examples, range(10)).index((4, slice(None))).rows == range(12, 15)
     assert Grid(examples, range(10)).index((slice(2, 5), slice(None))).flat() == range(6, 15)
+
+
+def test_arranged_examples_of_one_length_are_dense() -> None:
+    """Index arrays of two dimensions arrange examples that have one length."""
+    lazy = whole([2, 2, 3, 2])
+    dense = lazy.index((np.array([[0, 1], [3, 0]]), slice(None)))
+    assert dense.rows.tolist() == [[[0, 1], [2, 3]], [[7, 8], [0, 1]]]
+    assert lazy.index((np.array([[2], [0]]), slice(-1, None))).rows.tolist() == [[[6]], [[1]]]
+    assert lazy.index((np.array([[2], [0]]), -1)).rows.tolist() == [[6], [1]]
+
+
+def test_steps_beyond_every_row_compose() -> None:
+    """Steps that multiply beyond int64 leave the one entry there is."""
+    far = slice(None, None, 1 << 62)
+    lazy = whole([2, 1, 3])
+    for _ in range(3):
+        lazy = lazy.index((slice(None), far))
+    assert (list(lazy.flat()), lazy.lengths().tolist()) == ([0, 2, 3], [1, 1, 1])
+    assert list(lazy.index((1, far)).flat()) == [2]
+    rows = Dense(range(9)).index((far,)).index((far,)).index((slice(None, None, -1),))
+    assert list(rows.rows) == [0]
+    assert list(lazy.index((far, far)).index((far, far)).flat()) == [0]
+
+
+@pytest.mark.parametrize("over", [slice(None), slice(None, None, 2), np.arange(40) % 3 == 0])
+def test_passing_over_examples_looks_at_each_length_once(monkeypatch, over) -> None:
+    """Going through examples one by one costs work in proportion to them, not to their square."""
+    work = 0
+
+    def counted(window: slice, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal work
+        work += len(counts)
+        return slice_each(window, counts)
+
+    monkeypatch.setattr("lazycache.cache.selection.slice_each", counted)
+    lazy = whole([3] * 40).index((slice(None), slice(1, None))).index((over, slice(None)))
+    want = [[3 * i + 1, 3 * i + 2] for i in np.arange(40)[over].tolist()]
+    assert [list(entry.flat()) for entry in lazy.entries()] == want
+    assert [list(lazy.index((i, slice(None))).flat()) for i in range(len(want))] == want
+    assert lazy.shape == (len(want), 2)
+    assert not lazy.is_ragged()
+    assert work <= 40

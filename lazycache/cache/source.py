@@ -1,0 +1,64 @@
+"""What a lazy tensor refers to: one site of one snapshot, a dtype and a device to read it as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from lazycache.cache.examples import ExampleMap
+from lazycache.cache.reader import Reader
+from lazycache.cache.selection import Dense, Grid, Lead
+from lazycache.codec.dtypes import of_torch
+from lazycache.errors import LazycacheError, SelectionError
+from lazycache.types import EXAMPLES, SiteSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """Where a lazy tensor reads: one site of one snapshot."""
+
+    reader: Reader
+    """Reads its rows."""
+    spec: SiteSpec
+    """What a row is."""
+    url: str
+    """Where the dataset is, for people."""
+    examples: Callable[[], ExampleMap]
+    """Gives its examples; built when first asked for."""
+    budget_bytes: int
+    """What an implicit load (a torch function, `np.asarray`) may take."""
+
+    def everything(self) -> Lead:
+        """Return all rows: examples by positions, or one row per example."""
+        examples = self.examples()
+        if self.spec.table == EXAMPLES:
+            return Dense(examples.absolute(range(examples.total)))
+        return Grid(examples, range(len(examples)))
+
+
+def target(arg: object) -> torch.dtype | torch.device:
+    """Return what an argument of `LazyTensor.to` names.
+
+    Raises:
+        SelectionError: neither a dtype nor a device.
+        UnsupportedDtypeError: a dtype that is not in the table.
+    """
+    if isinstance(arg, torch.dtype):
+        return of_torch(arg).torch
+    if isinstance(arg, str) and isinstance(getattr(torch, arg, None), torch.dtype):
+        raise SelectionError(f"{arg!r} names no device; a dtype is given as torch.{arg}.")
+    try:
+        return torch.device(arg)  # type: ignore[call-overload, no-any-return]  # torch decides
+    except (RuntimeError, TypeError) as exc:
+        raise SelectionError(f"{arg!r} is neither a dtype nor a device.") from exc
+
+
+def not_pickled(what: object, opening: str) -> LazycacheError:
+    """Return the error for pickling or copying what only refers to a dataset."""
+    return LazycacheError(
+        f"{what!r} reads from a dataset that is open here, and is neither pickled nor copied. Open "
+        f"it where it is needed, {opening} (a worker that was forked may use it as it is), "
+        "or pickle what .load() returns."
+    )
