@@ -188,3 +188,11 @@ def small_dataset(path: Path) -> Made:
         },
     )
     return made
+
+
+def flip(path: Path, *, step: int = 16_384) -> None:
+    """Change bytes all over the inside of an index file; its header stays as it is."""
+    data = bytearray(path.read_bytes())
+    for at in range(12_288 + step, len(data), step):
+        data[at] ^= 0xFF
+    path.write_bytes(data)

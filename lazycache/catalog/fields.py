@@ -5,6 +5,7 @@ Every function raises `CorruptShardError` with what is wrong; the caller adds in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,7 @@ from lazycache.storage.layout import check_path
 
 _LIMIT = 1 << 63  # what an int64 holds: sizes and rows go into numpy arrays
 _NAME_CHARS = 500
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def text(entry: Mapping[str, Any], key: str) -> str:
     value = entry.get(key)
     if type(value) is not str:
         raise CorruptShardError(f"{key} must be a string, not {_short(value)}")
+    if not value.isascii() and _SURROGATES.search(value):  # JSON can hold half a character
+        raise CorruptShardError(f"{key} is not Unicode text: {_short(value)}")
     return value
 
 

@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from lazycache.catalog.index_fill import fill, last_txn, quoted
-from lazycache.errors import LazycacheError
+from lazycache.errors import CorruptShardError, LazycacheError
 from lazycache.types import EXAMPLES, TOKENS
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class IndexFile:
         """Make the index's tables visible to a connection as `name.tokens`, `name.shards`, ...
 
         Cost: milliseconds for a file that is whole. One that is not is built again; in memory, all
-        table files are read. After an error the caller closes the connection.
+        table files are read, and the caller lets nothing be written. After an error the caller
+        closes the connection.
 
         Raises:
             CorruptShardError: a table file is damaged.
@@ -67,28 +69,46 @@ class IndexFile:
             connection.execute(f"ATTACH ':memory:' AS {quoted(name)}")
             fill(connection, name, self.snapshot, self.store, after=None)
         elif not _attached(connection, self.path, name, self.snapshot):
-            again = _written(self.path, self.snapshot, self.store)
+            again = self.rebuilt()
             if again.path is None or not _attached(connection, again.path, name, self.snapshot):
                 IndexFile(None, self.snapshot, self.store).attach(connection, name=name)
 
+    def rebuilt(self) -> IndexFile:
+        """Build a damaged file again, from the table files alone; the damaged one is deleted.
 
-def index_directory() -> Path:
+        Who has it open keeps what was there. Raises as `attach` does.
+        """
+        if self.path is None:
+            return self
+        with suppress(OSError):  # where it cannot be deleted, nothing can be written either
+            self.path.unlink(missing_ok=True)
+        return _written(self.path, self.snapshot, self.store, grow=False)
+
+
+def index_directory() -> Path | None:
     """Return where index files are kept: `$LAZYCACHE_CACHE_DIR`, else the user's cache directory.
 
+    None where the user has no home: then the index lives in memory.
+
     Example:
-        >>> index_directory().name
+        >>> (index_directory() or Path("index")).name
         'index'
     """
     own = os.environ.get("LAZYCACHE_CACHE_DIR")
     if own:
         return Path(own) / "index"
+    try:
+        return _user_caches() / "lazycache" / "index"
+    except RuntimeError:  # pathlib's word for a user without HOME who is in no list of users
+        return None
+
+
+def _user_caches() -> Path:
     if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "lazycache" / "index"
+        return Path.home() / "Library" / "Caches"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def build_index(snapshot: Snapshot, store: Store, *, directory: Path | None) -> IndexFile:
@@ -106,23 +126,25 @@ def build_index(snapshot: Snapshot, store: Store, *, directory: Path | None) -> 
         CorruptShardError: a table file is damaged.
         StorageError: the store failed.
     """
-    path = _path(snapshot, directory)
+    folder = directory or index_directory()
+    if folder is None:
+        return IndexFile(None, snapshot, store)
+    path = folder / _name(snapshot)
     if path.is_file():
         return IndexFile(path, snapshot, store)
-    return _written(path, snapshot, store)
+    return _written(path, snapshot, store, grow=True)
 
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _path(snapshot: Snapshot, directory: Path | None) -> Path:
+def _name(snapshot: Snapshot) -> Path:
     # a copied folder keeps its uuid and may grow on its own: the last txn tells the two apart
     identity = f"{snapshot.identity.uuid} {last_txn(snapshot, snapshot.version)}"
     digest = hashlib.blake2s(identity.encode(), digest_size=8).hexdigest()
     folder = hashlib.blake2s(snapshot.identity.uuid.encode(), digest_size=16).hexdigest()
-    name = f"s{SCHEMA}-{snapshot.version:020d}-{digest}.duckdb"
-    return (directory or index_directory()) / folder / name
+    return Path(folder) / f"s{SCHEMA}-{snapshot.version:020d}-{digest}.duckdb"
 
 
 def _attached(
@@ -151,11 +173,15 @@ def _made_of(
     return found == [(snapshot.identity.uuid, version, last_txn(snapshot, version))]
 
 
-def _written(path: Path, snapshot: Snapshot, store: Store) -> IndexFile:
-    """Build an index file; where it cannot be written, the index is one in memory."""
+def _written(path: Path, snapshot: Snapshot, store: Store, *, grow: bool) -> IndexFile:
+    """Build an index file; where it cannot be written, the index is one in memory.
+
+    With `grow` it starts as a copy of an earlier one, if there is one and it is whole.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _build(path, snapshot, store)
+        if not (grow and _grown(path, snapshot, store)):
+            _build(path, snapshot, store, older=None)
         _prune(path)
     except LazycacheError:
         raise
@@ -165,10 +191,25 @@ def _written(path: Path, snapshot: Snapshot, store: Store) -> IndexFile:
     return IndexFile(path, snapshot, store)
 
 
-def _build(path: Path, snapshot: Snapshot, store: Store) -> None:
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
+def _grown(path: Path, snapshot: Snapshot, store: Store) -> bool:
+    """Build an index file from an earlier one; False if there is none, or it is damaged."""
+    older = _last(path, snapshot)
+    if older is None:
+        return False
     try:
-        after = _start_from_last(temporary, path, snapshot)
+        _build(path, snapshot, store, older=older)
+    except (duckdb.Error, CorruptShardError):  # of the copy, or of a table file: a whole build says
+        return False
+    return True
+
+
+def _build(path: Path, snapshot: Snapshot, store: Store, *, older: tuple[Path, int] | None) -> None:
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
+    after = None
+    try:
+        if older is not None:
+            source, after = older
+            shutil.copyfile(source, temporary)
         with duckdb.connect(":memory:", config={"temp_directory": ""}) as connection:
             connection.execute("SET python_enable_replacements = false")
             connection.execute(f"ATTACH {_text(str(temporary))} AS {BUILDING}")
@@ -181,8 +222,8 @@ def _build(path: Path, snapshot: Snapshot, store: Store) -> None:
         temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
 
 
-def _start_from_last(temporary: Path, path: Path, snapshot: Snapshot) -> int | None:
-    """Copy the newest index of an earlier version of the same commits; return its version."""
+def _last(path: Path, snapshot: Snapshot) -> tuple[Path, int] | None:
+    """Return the newest index of an earlier version of the same commits, and its version."""
     for older in sorted(path.parent.glob(f"s{SCHEMA}-*.duckdb"), reverse=True):
         version = int(older.name.split("-")[1])
         if (
@@ -190,8 +231,7 @@ def _start_from_last(temporary: Path, path: Path, snapshot: Snapshot) -> int | N
             and _same_types(snapshot, version)
             and _is_index_of(older, snapshot, version)
         ):
-            shutil.copyfile(older, temporary)
-            return version
+            return older, version
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -50,13 +52,19 @@ def fill(
     """Fill an empty database (`after` None) or add the commits after a version.
 
     After an error the connection is in an aborted transaction: the caller closes it.
+
+    Raises:
+        CorruptShardError: a table file is damaged, or the log says what an index cannot hold.
+        StorageError: the store failed.
+        duckdb.IOException: the index cannot be written.
     """
     [(before,)] = connection.execute("SELECT current_database()").fetchall()
     connection.execute(f"USE {quoted(name)}")
     connection.execute("BEGIN")
     if after is None:
         connection.execute(files("lazycache.catalog").joinpath("schema.sql").read_text("utf-8"))
-    _fill_commits(connection, snapshot, after=after or 0)
+    with _fitting("log", store):
+        _fill_commits(connection, snapshot, after=after or 0)
     for table in (TOKENS, EXAMPLES):
         _fill_table(connection, snapshot, store, table=table, after=after or 0)
     connection.execute("DELETE FROM index_of")
@@ -97,16 +105,24 @@ def _fill_table(
     first = _rows_until(snapshot, table, version=after)
     placed = [file for file in snapshot.table_files(table) if file.row_start >= first]
     stream = TableStream(store, placed, table=table, columns=columns)
+    with _fitting(f"{table} table", store):
+        try:
+            _insert(connection, table, stream.reader())
+        except duckdb.Error as exc:
+            if stream.error is not None:
+                raise stream.error from exc
+            raise
+
+
+@contextmanager
+def _fitting(part: str, store: Store) -> Iterator[None]:
+    """Say which part of the dataset it is that an index cannot hold."""
     try:
-        _insert(connection, table, stream.reader())
+        yield
+    except duckdb.IOException:
+        raise  # the index cannot be written: not the dataset's fault
     except duckdb.Error as exc:
-        if stream.error is not None:
-            raise stream.error from exc
-        if isinstance(exc, duckdb.IOException):
-            raise  # the index cannot be written: not the dataset's fault
-        raise CorruptShardError(
-            f"The {table} table of {store.url} does not fit its index: {exc}"
-        ) from exc
+        raise CorruptShardError(f"The {part} of {store.url} does not fit its index: {exc}") from exc
 
 
 def _rows_until(snapshot: Snapshot, table: str, *, version: int) -> int:
@@ -125,8 +141,9 @@ def _add_columns(
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: object) -> None:
     connection.register("incoming", rows)
-    try:
-        query = f"INSERT INTO {table} BY NAME SELECT * FROM incoming"  # noqa: S608 - our own names
-        connection.execute(query)
-    finally:
-        connection.unregister("incoming")
+    # a time is text of the log: one that is none (a torn record has none) must not stop all SQL
+    columns = "* REPLACE (TRY_CAST(time AS TIMESTAMP) AS time)" if table == "commits" else "*"
+    query = f"INSERT INTO {table} BY NAME SELECT {columns} FROM incoming"  # noqa: S608 - our names
+    connection.execute(query)
+    # not in a `finally`: in an aborted transaction it fails too, and would hide what was wrong
+    connection.unregister("incoming")

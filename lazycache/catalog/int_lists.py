@@ -17,14 +17,13 @@ from lazycache.catalog import fields
 from lazycache.errors import CorruptShardError
 
 _LITTLE = np.dtype("<i8")
-_SMALL = 1 << 14  # zlib expands a byte to at most 1,032: 16 MB from this
 
 
 def encode_ints(values: NDArray[np.int64]) -> dict[str, Any]:
     """Return `values` (int64[n]) as a JSON object.
 
     Example:
-        >>> decode_ints(encode_ints(np.array([3, 4, 5, -7])))
+        >>> decode_ints(encode_ints(np.array([3, 4, 5, -7])), at_most=4)
         array([ 3,  4,  5, -7])
     """
     deltas = np.diff(values.astype(np.int64, copy=False), prepend=np.int64(0)).astype(
@@ -34,18 +33,23 @@ def encode_ints(values: NDArray[np.int64]) -> dict[str, Any]:
     return {"n": len(values), "z": binascii.b2a_base64(packed, newline=False).decode()}
 
 
-def decode_ints(value: Any) -> NDArray[np.int64]:
+def decode_ints(value: Any, *, at_most: int) -> NDArray[np.int64]:
     """Return the int64[n] array of such an object; its size is checked before it is allocated.
+
+    `at_most` is the largest n that can be true.
 
     Raises:
         CorruptShardError: it is not what `encode_ints` makes.
     """
     entry = fields.mapping(value)
-    nbytes = 8 * fields.integer(entry, "n")
+    announced = fields.integer(entry, "n")
+    if announced > at_most:
+        raise CorruptShardError(f"a list of {announced} integers, where {at_most} can be")
+    nbytes = 8 * announced
     try:
         packed = binascii.a2b_base64(fields.text(entry, "z"), strict_mode=True)
         raw = _unpack(packed, nbytes)
-    except (ValueError, zlib.error) as exc:
+    except (ValueError, OverflowError, zlib.error) as exc:
         raise CorruptShardError(f"a list of integers is damaged: {exc}") from exc
     if len(raw) != nbytes:
         raise CorruptShardError(f"a list of integers has {len(raw)} bytes instead of {nbytes}")
@@ -55,8 +59,6 @@ def decode_ints(value: Any) -> NDArray[np.int64]:
 
 def _unpack(packed: bytes, nbytes: int) -> bytes:
     """Decompress without ever holding much more than what was announced."""
-    if len(packed) <= _SMALL:  # it cannot grow to much, and this is three times as fast
-        return zlib.decompress(packed)
     unpacker = zlib.decompressobj()
     raw = unpacker.decompress(packed, nbytes + 1)
     if not unpacker.eof:

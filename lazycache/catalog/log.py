@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -57,18 +58,53 @@ class CommitLog:
     def read(self, after: int = 0) -> list[Commit]:
         """Return the commits after version `after`, in order, without a hole.
 
-        Costs one listing of the log and one read per commit; remote reads run in parallel.
+        Costs one listing of the log and one read per commit; remote reads run in parallel. Every
+        torn record that is passed over is told in a `RuntimeWarning`.
 
         Raises:
             CorruptShardError: a record is damaged, says what cannot be, or is missing.
             FormatVersionError: a record needs a newer lazycache.
         """
         found = (parse_log_path(info.path) for info in self._store.list(LOG_PREFIX))
-        last = max((version for version in found if version), default=0)
+        newer = sorted(version for version in found if version and version > after)
+        self._check_whole(newer, after=after)
+        last = newer[-1] if newer else after
         commits = self._read_all(range(after + 1, last + 1))
+        for version, commit in enumerate(commits, after + 1):
+            if commit is None:
+                self._warn_torn(version, last=version == last)
         if commits and commits[-1] is None:
             commits.pop()
         return [commit or records.void(after + 1 + i) for i, commit in enumerate(commits)]
+
+    def _check_whole(self, versions: Sequence[int], *, after: int) -> None:
+        """Raise if a record before the last is missing, before any is read."""
+        expected = after + 1
+        for version in versions:
+            # a listing may miss a record that appears while it runs: a look at it decides
+            while expected < version and self._store.exists(log_path(expected)):
+                expected += 1
+            if expected < version:
+                which = f"{expected} of {self._store.url} is"
+                if version - expected > 1:
+                    which = f"{expected} to {version - 1} of {self._store.url} are"
+                raise CorruptShardError(
+                    f"Log record {which} missing, but {version} is there. Copy the log again from "
+                    "where the dataset came from, or remove what is no record of it."
+                )
+            expected = version + 1
+
+    def _warn_torn(self, version: int, *, last: bool) -> None:
+        why = (
+            "its writer is still writing it, or was killed"
+            if last
+            else "its writer was killed, or it was copied in part. Nothing of it is in the dataset"
+        )
+        warnings.warn(
+            f"Log record {version} of {self._store.url} is torn and passed over: {why}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def append(
         self, draft: Commit, *, base: int, validate: Callable[[Commit], None] | None

@@ -8,21 +8,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from lazycache.codec.dtypes import DTYPES
 from lazycache.errors import CorruptShardError
 from lazycache.types import EXAMPLES, INDEX_COLUMNS, TOKENS, ShardRef, SiteSpec, TableFileRef
 
 _INDEX_BYTES = {TOKENS: (8, 4), EXAMPLES: (8,)}
-_ITEM_BYTES = (1, 2, 4, 8)
+_ITEM_BYTES = {dtype.name: dtype.itemsize for dtype in DTYPES}
+_LAYOUTS = ("row",)
+_MOST_DIMS = 32
+_MOST_ROW_BYTES = 1 << 30
 _MOST_ROWS = 1 << 62
 assert all(len(_INDEX_BYTES[table]) == len(names) for table, names in INDEX_COLUMNS.items())
 
 
 def check_site(site: SiteSpec) -> None:
-    """Raise `CorruptShardError` unless the bytes of a row fit its shape."""
-    items = prod(site.shape)
-    if site.row_bytes not in [items * size for size in _ITEM_BYTES]:
+    """Raise `CorruptShardError` unless a row has the bytes of its shape and dtype, 1 GiB at most.
+
+    Addresses in a shard are multiples of `row_bytes`, sizes in memory of shape and dtype: where the
+    two differ, a read would leave its file.
+    """
+    size = _ITEM_BYTES.get(site.dtype)
+    if size is None or site.layout not in _LAYOUTS or len(site.shape) > _MOST_DIMS:
         raise CorruptShardError(
-            f"Site {site.name!r} of shape {site.shape} cannot have {site.row_bytes} bytes per row."
+            f"Site {site.name!r} has the dtype {site.dtype!r}, the layout {site.layout!r} and "
+            f"{len(site.shape)} dimensions. Known are the dtypes {', '.join(_ITEM_BYTES)}, the "
+            f"layout {_LAYOUTS[0]!r} and up to {_MOST_DIMS} dimensions."
+        )
+    need = prod(site.shape) * size
+    if site.row_bytes != need or not 0 < need <= _MOST_ROW_BYTES:
+        raise CorruptShardError(
+            f"Site {site.name!r} of {site.dtype} and shape {site.shape} cannot have "
+            f"{site.row_bytes} bytes per row: {need} are needed, from 1 to {_MOST_ROW_BYTES:,} "
+            "are possible."
         )
 
 

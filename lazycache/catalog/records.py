@@ -173,7 +173,9 @@ def _encode_rows(table: TableFileRef) -> dict[str, Any]:
 def _rows(op: Mapping[str, Any]) -> TableFileRef:
     columns = fields.mapping(op.get("columns"))
     rows = fields.integer(op, "rows")
-    examples, lengths = decode_ints(op.get("examples")), decode_ints(op.get("lengths"))
+    # an example has a row at least: more examples than rows cannot be
+    examples = decode_ints(op.get("examples"), at_most=rows)
+    lengths = decode_ints(op.get("lengths"), at_most=len(examples))
     path = fields.path(op)
     if len(examples) != len(lengths):
         raise CorruptShardError(f"{path!r} has {len(examples)} examples, {len(lengths)} lengths")

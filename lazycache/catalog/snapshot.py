@@ -83,6 +83,7 @@ class Snapshot:
     """All commits: commit v is commits[v-1]."""
     _tables: Mapping[str, _Table] = field(default_factory=dict, repr=False)
     _shards: Mapping[str, tuple[PlacedShard, ...]] = field(default_factory=dict, repr=False)
+    _paths: frozenset[str] = field(default_factory=frozenset, repr=False)
 
     @staticmethod
     def replay(
@@ -173,6 +174,7 @@ class _Replay:
         self._sites = dict(before.sites)
         self._tables: dict[str, _OpenTable] = {}
         self._shards: dict[str, list[PlacedShard]] = {}
+        self._paths = set(before._paths)  # noqa: SLF001 - a snapshot in the making
 
     def add(self, commit: Commit) -> None:
         """Apply one commit."""
@@ -190,6 +192,17 @@ class _Replay:
             self._add_rows(commit)
         for shard in commit.shards:
             self._place(shard)
+        paths = [file.path for file in commit.tables]
+        self._claim([*paths, *[shard.path for shard in commit.shards]])
+
+    def _claim(self, paths: Sequence[str]) -> None:
+        """Refuse a file that is named twice: its bytes cannot be two things."""
+        known = self._paths
+        if len(set(paths)) == len(paths) and known.isdisjoint(paths):
+            known.update(paths)
+            return
+        twice = next(path for i, path in enumerate(paths) if path in known or path in paths[:i])
+        raise CorruptShardError(f"Commit {self._version} names {twice!r}, which is named before.")
 
     def _declare(self, site: SiteSpec) -> None:
         known = self._sites.get(site.name)
@@ -263,6 +276,7 @@ class _Replay:
             commits=(*before.commits, *self._commits),
             _tables={**before._tables, **{k: v.closed() for k, v in self._tables.items()}},  # noqa: SLF001
             _shards={**before._shards, **{k: tuple(v) for k, v in self._shards.items()}},  # noqa: SLF001
+            _paths=frozenset(self._paths),
         )
 
 

@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from itertools import count
 
 import duckdb
+import pyarrow as pa
 
-from lazycache.errors import QueryError, ReadOnlyError, nearest
+from lazycache.errors import LazycacheError, QueryError, ReadOnlyError, nearest
+from lazycache.types import SiteSpec
 
 KEPT = 256
 """Failures kept: threads of one query may fail together, and only one of them is asked for."""
 
+_SHOWN = 500  # characters of a query in a message
 _NUMBER = re.compile(r"lazycache read failure (\d+)\.")
 _UNKNOWN_COLUMN = re.compile(
     r'(?:Referenced column|does not have a column named|Column with name) "([^"]+)"'
@@ -27,8 +30,16 @@ _UNKNOWN_COLUMN = re.compile(
 _UNKNOWN_QUALIFIER = re.compile(r'Referenced table "([^"]+)" not found')
 _UNKNOWN_TABLE = re.compile(r"Table with name (\S+) does not exist")
 _UNKNOWN_FUNCTION = re.compile(r"Function with name (\S+) does not exist")
+_NO_INDEX = re.compile(r"Macro unit\(\)|'(?:array_extract|len)\(")
+_UNIT_OF = re.compile(r'\bunit\s*\(\s*(?:[\w.]+\.)?("(?:[^"]|"")+"|\w+)\s*[,)]', re.IGNORECASE)
+_POSITION = re.compile(r"\n+LINE \d+: .*", re.DOTALL)
+_DAMAGE = re.compile(r"Corrupt database file|checksum|has been invalidated", re.IGNORECASE)
 _LOCKED = ("has been locked", "disabled by configuration")
 _READ_ONLY = ("read-only", "read only")
+
+
+class DamagedIndexError(QueryError):
+    """The index file is not what was written: it is made anew, and the query runs again."""
 
 
 class ReadFailures:
@@ -52,7 +63,7 @@ class ReadFailures:
                     self._kept.popitem(last=False)
             raise RuntimeError(f"lazycache read failure {number}.") from exc
 
-    def original(self, error: duckdb.Error) -> BaseException | None:
+    def original(self, error: Exception) -> BaseException | None:
         """Return the exception that an error of DuckDB stands for, if it is one of ours."""
         found = _NUMBER.search(str(error))
         if found is None:
@@ -65,38 +76,54 @@ class Explainer:
     """Makes errors of our tree from DuckDB's, with the nearest names of this dataset."""
 
     def __init__(
-        self, *, tables: Mapping[str, Sequence[str]], sites: Sequence[str], failures: ReadFailures
+        self,
+        *,
+        tables: Mapping[str, Sequence[str]],
+        sites: Mapping[str, SiteSpec],
+        failures: ReadFailures,
     ) -> None:
         self._tables = tables
         self._sites = sites
         self._failures = failures
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn any error of DuckDB inside the block into one of ours."""
+    def explained(self, query: str, *, rewritten: bool) -> Iterator[None]:
+        """Turn any error of DuckDB inside the block, while it runs a query, into one of ours."""
         try:
             yield
-        except duckdb.Error as exc:
-            raise self.error(exc) from exc
+        except (duckdb.Error, pa.ArrowException, OSError) as exc:
+            if isinstance(exc, LazycacheError):
+                raise
+            raise self.error(exc, query, rewritten=rewritten) from exc
 
-    def error(self, exc: duckdb.Error) -> BaseException:
+    def error(self, exc: Exception, query: str, *, rewritten: bool) -> BaseException:
         """Return the error to raise instead of `exc`."""
         original = self._failures.original(exc)
         if original is not None:
             return original
         text = str(exc)
+        if _is_damage(exc, text):
+            return DamagedIndexError(f"The index of the dataset is damaged: ask again. {text}")
+        if rewritten:  # what DuckDB points at is no text of the user's
+            text = _POSITION.sub(f"\n\nIn: {query.strip()[:_SHOWN]}", text)
         if any(words in text for words in _READ_ONLY):
             return ReadOnlyError(f"SQL on a dataset only reads. {text}")
+        return QueryError(self._message(text, query))
+
+    def _message(self, text: str, query: str) -> str:
+        """Return DuckDB's message with what may help, or what helps instead of it."""
         if any(words in text for words in _LOCKED):
-            return QueryError(
+            return (
                 f"SQL on a dataset sees the dataset only: no other files, no network and no "
                 f"change of settings. {text}"
             )
-        for pattern, advice in self._advice():
+        if _NO_INDEX.search(text) and (advice := self._about_units(query)):
+            return advice
+        for pattern, advise in self._advice():
             found = pattern.search(text)
             if found is not None:
-                return QueryError(f"{text}\n{advice(found[1])}")
-        return QueryError(text)
+                return f"{text}\n{advise(found[1])}"
+        return text
 
     def _advice(self) -> tuple[tuple[re.Pattern[str], Callable[[str], str]], ...]:
         return (
@@ -109,6 +136,13 @@ class Explainer:
     def _about_column(self, name: str) -> str:
         columns = [column for table in self._tables.values() for column in table]
         return f"No column or site {name!r}. {nearest(name, columns)}"
+
+    def _about_units(self, query: str) -> str:
+        """Say what `unit` takes for the sites that a query asks it of."""
+        lowered = {name.lower(): name for name in self._sites}
+        asked = (found.strip('"').replace('""', '"') for found in _UNIT_OF.findall(query))
+        names = [lowered[name.lower()] for name in dict.fromkeys(asked) if name.lower() in lowered]
+        return " ".join(_about_unit(name, self._sites[name]) for name in names)
 
     def _about_qualifier(self, name: str) -> str:
         dotted = [site for site in self._sites if site.startswith(f"{name}.")]
@@ -127,3 +161,25 @@ class Explainer:
             f"No function {name!r}. Beside DuckDB's own functions there is unit(site, i): one "
             "0-based unit of a site."
         )
+
+
+def _about_unit(name: str, spec: SiteSpec) -> str:
+    count = len(spec.shape)
+    integers = "1 integer" if count == 1 else f"{count} integers"
+    places = ", ".join("ijk"[n] if n < 3 else f"i{n}" for n in range(count))  # noqa: PLR2004
+    if not count:
+        return f"{name} is one number per row: write {name} without unit."
+    return (
+        f"unit takes {integers} for {name}, whose shape is {list(spec.shape)}: "
+        f"unit({name}, {places}). Round a fraction with CAST(... AS BIGINT)."
+    )
+
+
+def _is_damage(exc: Exception, text: str) -> bool:
+    """Say whether an error is that of a file of DuckDB's whose bytes have changed."""
+    if isinstance(exc, duckdb.FatalException):  # this DuckDB answers nothing any more
+        return True
+    kinds = duckdb.IOException | duckdb.SerializationException | pa.ArrowException | OSError
+    # a block with a wrong checksum is an error of no kind
+    possible = isinstance(exc, kinds) or type(exc) is duckdb.Error
+    return possible and _DAMAGE.search(text) is not None

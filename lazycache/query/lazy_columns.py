@@ -24,6 +24,7 @@ from lazycache.errors import QueryError
 if TYPE_CHECKING:
     import duckdb
 
+    from lazycache.query.activity import Activity
     from lazycache.query.failures import ReadFailures
     from lazycache.types import SiteSpec
 
@@ -83,15 +84,16 @@ def register(
     *,
     reader: RowReader,
     failures: ReadFailures,
+    activity: Activity,
 ) -> None:
     """Create the column's two functions."""
 
     def values(rows: Any) -> pa.Array:
-        with failures.carried():
+        with failures.carried(), activity.function():
             return read_values(reader, column, rows=rows)
 
     def units(rows: Any, *indices: Any) -> pa.Array:
-        with failures.carried():
+        with failures.carried(), activity.function():
             return read_units(reader, column, rows=rows, indices=indices)
 
     _create(connection, column.value_function, values, 1, column.value_type)

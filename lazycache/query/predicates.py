@@ -120,8 +120,20 @@ def _conjuncts(expression: Node) -> Iterator[Node]:
     if expression["type"] == "CONJUNCTION_AND":
         for child in expression["children"]:
             yield from _conjuncts(child)
+    elif expression["type"] == "OPERATOR_NOT":
+        yield from _negated(expression)
     else:
         yield expression
+
+
+def _negated(negation: Node) -> Iterator[Node]:
+    """Yield the conjuncts of a NOT: `NOT (a OR b)` is `NOT a AND NOT b`, with NULLs too."""
+    (child,) = negation["children"]
+    if child["type"] != "CONJUNCTION_OR":
+        yield negation
+        return
+    for part in child["children"]:
+        yield from _conjuncts({**negation, "children": [part]})
 
 
 def _all(conjuncts: list[Node]) -> Node:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lazycache.errors import QueryError
+from lazycache.query.activity import TICK_S
+from lazycache.query.failures import DamagedIndexError
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
     import pyarrow as pa
 
-    from lazycache.query.failures import Explainer
+    from lazycache.query.activity import Activity
+    from lazycache.query.engine import Prepared
+
+_T = TypeVar("_T")
 
 
 class Result:
@@ -20,63 +28,78 @@ class Result:
     The query is checked when the result is made and runs when it is first read, once: its rows are
     then kept, and every further reading is of the same rows without I/O. `batches` streams instead
     and keeps nothing. Results are independent of each other; each may be used by any thread.
+
+    Cost: the first reading runs the query and holds all of its rows in memory until `close`; a
+    vector of 4,096 numbers is 16 KiB per row in `arrow`, and some 100 KiB as Python's numbers in
+    `fetchall`. What is larger than memory is for `batches`, or for a `LIMIT`.
+
+    Every reading raises:
+        QueryError: the query fails on some row, or the result or its connection is closed.
+        CorruptShardError: a shard that it needs is damaged.
+        StorageError: the store failed.
+
+    Example:
+        >>> import tempfile, torch, lazycache as lc
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 4))
+        >>> cache = lc.extract(model, [[1, 2, 3]], tempfile.mkdtemp(), "0")
+        >>> result = cache.sql('SELECT row, len("0:out") AS d FROM tokens ORDER BY row')
+        >>> result.columns, result.fetchone(), result.fetchall()
+        (('row', 'd'), (0, 4), [(0, 4), (1, 4), (2, 4)])
+        >>> [batch.num_rows for batch in result.batches(2)]
+        [2, 1]
     """
 
     def __init__(
-        self,
-        relation: duckdb.DuckDBPyRelation,
-        *,
-        cursor: duckdb.DuckDBPyConnection,
-        explainer: Explainer,
-        owner: object,
+        self, prepare: Callable[[Prepared | None], Prepared], *, activity: Activity
     ) -> None:
-        self._relation = relation
-        self._cursor = cursor
-        self._explainer = explainer
-        # the connection closes when nobody holds it; whoever has the result may have nothing else
-        self._owner = owner
+        # holds the connection too, which closes when nobody does: a caller may have nothing else
+        self._prepare = prepare
+        self._activity = activity
         self._lock = threading.RLock()
+        self._closed = False
         self._rows: duckdb.DuckDBPyRelation | None = None
         self._next: Iterator[tuple[Any, ...]] | None = None
-        with explainer.explained():
-            self._columns = tuple(relation.columns)
-            self._types = tuple(str(kind) for kind in relation.types)
+        self._readers: dict[int, pa.RecordBatchReader] = {}
+        self._prepared = prepare(None)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns. Nothing is read."""
-        return self._columns
+        return self._prepared.columns
 
     @property
     def types(self) -> tuple[str, ...]:
         """SQL types of the columns. Nothing is read."""
-        return self._types
+        return self._prepared.types
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return all rows as tuples of Python values."""
-        with self._lock, self._explainer.explained():
+        with self._reading():
             return list(self._kept().fetchall())
 
     def fetchone(self) -> tuple[Any, ...] | None:
-        """Return the next row, starting with the first; None after the last."""
-        with self._lock, self._explainer.explained():
+        """Return the next row, starting with the first; None after the last.
+
+        The first call runs the whole query and keeps its rows.
+        """
+        with self._reading():
             if self._next is None:
                 self._next = iter(self._kept().iter_rows())
             return next(self._next, None)
 
     def df(self) -> Any:
         """Return all rows as a pandas DataFrame (needs pandas)."""
-        with self._lock, self._explainer.explained():
+        with self._reading():
             return self._kept().df()
 
     def arrow(self) -> pa.Table:
         """Return all rows as an Arrow table."""
-        with self._lock, self._explainer.explained():
+        with self._reading():
             return self._kept().to_arrow_table()
 
     def pl(self) -> pl.DataFrame:
         """Return all rows as a Polars DataFrame (needs polars)."""
-        with self._lock, self._explainer.explained():
+        with self._reading():
             frame: pl.DataFrame = self._kept().pl()
             return frame
 
@@ -84,39 +107,99 @@ class Result:
         """Yield the rows as Arrow batches of at most `rows`, without keeping them.
 
         Runs the query anew unless its rows are kept already. One batch is in memory at a time (and
-        what sorting or grouping needs inside DuckDB).
+        what sorting or grouping needs inside DuckDB). After `close` the next batch is an error.
         """
-        with self._lock, self._explainer.explained():
-            source = self._rows if self._rows is not None else self._relation
-            reader = source.to_arrow_reader(rows)
-        while True:
-            with self._lock, self._explainer.explained():
-                batch = next(reader, None)
-            if batch is None:
-                return
-            yield batch
+        with self._reading():
+            reader, batch = self._started(rows)
+            self._readers[id(reader)] = reader
+        try:
+            while batch is not None:
+                yield batch
+                with self._reading(), self._prepared.explained():
+                    batch = next(reader, None)
+        finally:
+            self._end(id(reader))
 
     def show(self, max_rows: int = 40) -> None:
         """Print the first rows as a table."""
-        with self._lock, self._explainer.explained():
+        with self._reading():
             self._kept().show(max_rows=max_rows)
 
     def close(self) -> None:
-        """Forget the rows and end the query. Does nothing a second time."""
-        with self._lock:
+        """Forget the rows and end the query, also in other threads: they get a `QueryError`.
+
+        Does nothing a second time.
+        """
+        self._closed = True
+        while not self._lock.acquire(timeout=TICK_S):
+            self._prepared.cursor.interrupt()
+        try:
             self._rows = self._next = None
-            self._cursor.close()
+            for key in list(self._readers):
+                self._end(key)
+            self._prepared.cursor.close()
+        finally:
+            self._lock.release()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Iterate over all rows."""
         return iter(self.fetchall())
 
     def __repr__(self) -> str:
-        pairs = zip(self._columns, self._types, strict=True)
+        pairs = zip(self.columns, self.types, strict=True)
         shown = ", ".join(f"{name} {kind}" for name, kind in pairs)
         return f"<Result ({shown}): .df() .arrow() .pl() .fetchall() .show()>"
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Let one thread read, unless the result or its connection is closed."""
+        # the call is the outer one: at exit a thread is held at its end, then without the lock
+        with self._activity.call(self._prepared.cursor), self._lock:
+            self._check_open(None)
+            try:
+                yield
+            except QueryError as exc:
+                self._check_open(exc)
+                raise
+
+    def _check_open(self, cause: QueryError | None) -> None:
+        if self._closed:
+            raise QueryError("The result is closed: ask again with sql(...).") from cause
+
     def _kept(self) -> duckdb.DuckDBPyRelation:
         if self._rows is None:
-            self._rows = self._relation.materialize()
+            self._rows = self._run(lambda relation: relation.materialize())
         return self._rows
+
+    def _run(self, ask: Callable[[duckdb.DuckDBPyRelation], _T]) -> _T:
+        """Run the query; where the index is damaged, once more over a new one."""
+        damaged = self._prepared
+        try:
+            with damaged.explained():
+                return ask(damaged.relation)
+        except DamagedIndexError:
+            self._prepared = self._prepare(damaged)
+            damaged.cursor.close()
+        with self._activity.call(self._prepared.cursor), self._prepared.explained():
+            return ask(self._prepared.relation)
+
+    def _started(self, rows: int) -> tuple[pa.RecordBatchReader, pa.RecordBatch | None]:
+        """Return a reader and its first batch."""
+
+        def start(
+            relation: duckdb.DuckDBPyRelation,
+        ) -> tuple[pa.RecordBatchReader, pa.RecordBatch | None]:
+            reader = relation.to_arrow_reader(rows)
+            try:
+                return reader, next(reader, None)
+            except BaseException:  # nobody else can close it
+                reader.close()
+                raise
+
+        return self._run(start) if self._rows is None else start(self._rows)
+
+    def _end(self, key: int) -> None:
+        """End a reader, which may still compute ahead; once, whoever comes first."""
+        reader = self._readers.pop(key, None)
+        if reader is not None:
+            reader.close()

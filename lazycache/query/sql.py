@@ -1,73 +1,25 @@
-"""SQL over a dataset: its tables, with every site as a lazy column.
-
-The connection is an in-memory DuckDB that has the index attached read-only. Views put one lazy
-column per site behind the columns of `tokens` and `examples`; nothing is read from a shard until a
-query needs a value of a row. After set-up everything outside of the dataset is switched off and the
-configuration is locked.
-"""
+"""SQL over a dataset: its tables, with every site as a lazy column."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import duckdb
-
-from lazycache.catalog.index import build_index
-from lazycache.catalog.index import index_directory as user_directory
-from lazycache.catalog.index_fill import quoted
-from lazycache.catalog.index_rows import unused
+from lazycache.catalog.index import IndexFile, build_index
 from lazycache.errors import QueryError
-from lazycache.query.failures import Explainer, ReadFailures
-from lazycache.query.lazy_columns import LazyColumn, RowReader, register
+from lazycache.query.activity import CLOSED, Activity
+from lazycache.query.engine import Engine, Prepared
+from lazycache.query.failures import DamagedIndexError, ReadFailures
+from lazycache.query.lazy_columns import RowReader
+from lazycache.query.parameters import Params, checked_text, plain_parameters
 from lazycache.query.results import Result
-from lazycache.query.rewrite import Rewriter
-from lazycache.query.statements import check_reads
-from lazycache.types import EXAMPLES, TOKENS
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import Snapshot
     from lazycache.storage.store import Store
-
-INDEX = "lazycache_index"
-"""Name under which the index is attached."""
-
-TABLES = (TOKENS, EXAMPLES)
-"""Tables whose rows sites belong to."""
-
-CATALOG = ("sites", "shards", "chunks", "commits", "runs")
-"""Tables that describe the dataset."""
-
-UNIT_MACROS = """
-CREATE MACRO lazycache_unit(value, i) AS CASE
-    WHEN i >= len(value) OR i < -len(value)
-    THEN error(format('unit: index {} is outside the size {}; indices are 0-based', i, len(value)))
-    ELSE value[i + 1 + CASE WHEN i < 0 THEN len(value) ELSE 0 END] END;
-CREATE MACRO unit(value, i) AS lazycache_unit(value, i),
-  (value, h, i) AS lazycache_unit(lazycache_unit(value, h), i),
-  (value, h, i, j) AS lazycache_unit(lazycache_unit(lazycache_unit(value, h), i), j);
-"""
-"""`unit` of any list value, where no narrower read is found; 0-based, negative from the end."""
-
-CLOSED_CONFIG: Mapping[str, str | bool | int | float | list[str]] = {
-    # nothing is ever fetched or kept outside of the dataset and the cache directory
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "allow_persistent_secrets": "false",
-    # ORDER BY ... LIMIT n reads lazy columns of the n rows alone, up to this n (DuckDB: 50)
-    "late_materialization_max_rows": 1_000_000,
-}
-
-LOCK = """
-SET python_enable_replacements = false;
-SET enable_external_access = false;
-SET lock_configuration = true;
-"""
-"""Run last: no files, no network, no Python variables, no change of settings."""
 
 
 def connect(
@@ -115,55 +67,60 @@ class Connection:
     def __init__(
         self, snapshot: Snapshot, reader: RowReader, store: Store, *, directory: Path | None
     ) -> None:
+        self._reader = reader
+        self._activity = Activity()
+        self._failures = ReadFailures()
         self._lock = threading.Lock()
         self._results: weakref.WeakSet[Result] = weakref.WeakSet()
-        self._failures = ReadFailures()
-        index = build_index(snapshot, store, directory=directory)
-        self._connection = duckdb.connect(":memory:", config=_config(index.path))
-        # also at interpreter exit: DuckDB complains about functions of an open connection
-        self._closer = weakref.finalize(self, self._connection.close)
-        try:
-            index.attach(self._connection, name=INDEX)
-            lazy = self._create_views(snapshot, reader)
-            self._finish(lazy)
-        except BaseException:  # whatever stops the set-up: the connection must not stay open
-            self._closer()
-            raise
+        self._engines = [self._engine(build_index(snapshot, store, directory=directory))]
+        # also at interpreter exit, where a query that still runs would kill the process
+        self._closer = weakref.finalize(
+            self, _end, self._activity, self._results, self._engines, self._lock
+        )
 
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Result:
+    def sql(self, query: str, params: Params | None = None) -> Result:
         """Return the result of one query: checked now, run when it is first read.
 
         Args:
             query: SQL that reads; `tokens`, `examples`, `sites`, `shards`, `chunks`, `commits` and
                 `runs` are its tables. Names of sites with dots or colons go in double quotes.
-            params: Values for `?` or `$1` (a sequence) or `$name` (a mapping).
+            params: Values for `?` or `$1` (a sequence) or `$name` (a mapping); numbers and vectors
+                of numpy and torch are taken too.
 
         Cost: of a site, only rows that survive the cheaper predicates are read, and of these only
-        the unit where `unit(site, i)` asks for one.
+        the unit where `unit(site, i)` asks for one. `ORDER BY unit(site, i) LIMIT n` reads whole
+        vectors of the n winners alone if the query asks for a column of the table beside `row`
+        and sites, `token` say; DuckDB takes `SELECT row, site ...` for too little to read later,
+        and reads all vectors. Of a single row, `WHERE row = 5`, values are read twice: DuckDB
+        takes them for constants when it plans the query.
 
         Raises:
-            QueryError: the query cannot be answered; names the nearest columns and tables.
+            QueryError: the query cannot be answered, names the nearest columns and tables; or the
+                connection is closed.
             ReadOnlyError: the statement writes.
         """
+        if not isinstance(query, str):
+            raise QueryError(f"A query is a text, not a {type(query).__name__}.")
+        text = checked_text(query, what="The query")
+        values = plain_parameters(params)
+
+        def prepare(damaged: Prepared | None) -> Prepared:
+            return self._prepare(text, values, damaged)
+
+        result = Result(prepare, activity=self._activity)
         with self._lock:
-            if not self._closer.alive:
-                raise QueryError("The connection is closed: open the dataset again.")
-            cursor = self._connection.cursor()
-        try:
-            result = self._result(query, params, cursor)
-        except BaseException:  # nobody else holds the cursor
-            cursor.close()
-            raise
-        with self._lock:
-            self._results.add(result)
-        return result
+            if not self._activity.closed:
+                self._results.add(result)
+                return result
+        result.close()
+        raise QueryError(CLOSED)
 
     def close(self) -> None:
-        """End all results and release the index. Does nothing a second time."""
-        with self._lock:
-            results = list(self._results)
-        for result in results:
-            result.close()
+        """End all results, also those that other threads read, and release the index.
+
+        Who reads gets a `QueryError`. Waits for a shard that is being read. Does nothing a second
+        time.
+        """
         self._closer()
 
     def __enter__(self) -> Self:
@@ -177,86 +134,39 @@ class Connection:
     ) -> None:
         self.close()
 
-    def _result(
-        self,
-        query: str,
-        params: Sequence[Any] | Mapping[str, Any] | None,
-        cursor: duckdb.DuckDBPyConnection,
-    ) -> Result:
-        with self._explainer.explained():
-            check_reads(query, cursor)
-        rewritten = self._rewriter.rewrite(query, cursor)
-        if rewritten is not None:
-            try:
-                return self._run(rewritten, params, cursor)
-            except QueryError:
-                # not answered in the narrow form (GROUP BY a site, say), or wrong to begin with:
-                # the query as it was written decides, and its message shows the user's own text
-                pass
-        return self._run(query, params, cursor)
+    def _engine(self, index: IndexFile) -> Engine:
+        return Engine(index, self._reader, activity=self._activity, failures=self._failures)
 
-    def _run(
-        self,
-        query: str,
-        params: Sequence[Any] | Mapping[str, Any] | None,
-        cursor: duckdb.DuckDBPyConnection,
-    ) -> Result:
-        with self._explainer.explained():
-            relation = cursor.sql(query, params=params)
-        return Result(relation, cursor=cursor, explainer=self._explainer, owner=self)
+    def _prepare(
+        self, query: str, params: list[Any] | dict[str, Any] | None, damaged: Prepared | None
+    ) -> Prepared:
+        """Prepare a query; over a new index, if that of `damaged` or the present one is damaged."""
+        engine = self._engines[-1] if damaged is None else self._repaired(damaged.engine)
+        try:
+            return engine.prepare(query, params)
+        except DamagedIndexError:
+            return self._repaired(engine).prepare(query, params)
 
-    def _create_views(
-        self, snapshot: Snapshot, reader: RowReader
-    ) -> dict[tuple[str, str], LazyColumn]:
-        for table in CATALOG:
-            self._connection.execute(f"CREATE VIEW {table} AS FROM {INDEX}.{table}")
-        lazy: dict[tuple[str, str], LazyColumn] = {}
-        for table in TABLES:
-            columns = self._lazy_columns(snapshot, table)
-            for column in columns:
-                register(self._connection, column, reader=reader, failures=self._failures)
-                lazy[table, column.name.lower()] = column
-            self._connection.execute(_view(table, columns))
-        return lazy
-
-    def _lazy_columns(self, snapshot: Snapshot, table: str) -> list[LazyColumn]:
-        taken = {column.lower() for column in self._column_names(f"{INDEX}.{table}")}
-        columns = []
-        for spec in snapshot.sites.values():
-            if spec.table == table:
-                name = unused(spec.name, taken)
-                taken.add(name.lower())
-                complete = snapshot.covered(spec.name) == snapshot.rows(table)
-                columns.append(LazyColumn(spec, name, complete))
-        return columns
-
-    def _finish(self, lazy: Mapping[tuple[str, str], LazyColumn]) -> None:
-        self._connection.execute(UNIT_MACROS)
-        tables = {table: self._column_names(table) for table in (*TABLES, *CATALOG)}
-        self._connection.execute(LOCK)
-        self._rewriter = Rewriter(
-            tables={table: tables[table] for table in TABLES},
-            lazy=lazy,
-        )
-        self._explainer = Explainer(
-            tables=tables,
-            sites=[column.name for column in lazy.values()],
-            failures=self._failures,
-        )
-
-    def _column_names(self, table: str) -> list[str]:
-        found = self._connection.execute(f"DESCRIBE {table}").fetchall()
-        return [str(row[0]) for row in found]
+    def _repaired(self, damaged: Engine) -> Engine:
+        """Return an engine over a new index; the first who finds the damage builds it."""
+        with self._activity.call(None), self._lock:
+            if self._engines[-1] is damaged:
+                self._engines.append(self._engine(damaged.index.rebuilt()))
+            return self._engines[-1]
 
 
-def _config(index: Path | None) -> dict[str, str | bool | int | float | list[str]]:
-    # what does not fit in memory (a sort of 10^9 rows) goes beside the index, never into the
-    # working directory
-    spill = index.parent if index is not None else user_directory()
-    return {**CLOSED_CONFIG, "temp_directory": str(spill / "spill")}
-
-
-def _view(table: str, columns: Sequence[LazyColumn]) -> str:
-    lazy = [f"{quoted(column.value_function)}(row) AS {quoted(column.name)}" for column in columns]
-    columns_text = ", ".join(["*", *lazy])
-    return f"CREATE VIEW {table} AS SELECT {columns_text} FROM {INDEX}.{table}"  # noqa: S608 - quoted
+def _end(
+    activity: Activity,
+    results: weakref.WeakSet[Result],
+    engines: list[Engine],
+    lock: threading.Lock,
+) -> None:
+    """Stop what runs, then close what it ran on. Holds no connection: runs when one is gone."""
+    if not activity.stop():  # the process ends, and a read hangs: there is nothing to close safely
+        return
+    with lock:
+        left = list(results)
+    for result in left:
+        result.close()
+    for engine in engines:
+        engine.close()

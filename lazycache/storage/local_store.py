@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from lazycache.errors import CorruptShardError
 from lazycache.storage.failures import explained, short_read
 from lazycache.storage.layout import check_path
 from lazycache.storage.store import ObjectInfo, Upload
@@ -29,6 +31,9 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 class LocalStore:
     """A `Store` over a folder. Safe for any number of threads and processes.
 
+    A dataset may come from anybody, so nothing outside of the folder is reached through it: a link
+    that leads out of it is refused, and so is what is no regular file (a pipe would never end).
+
     Example:
         >>> import tempfile
         >>> store = LocalStore(tempfile.mkdtemp(), create=True)
@@ -41,6 +46,7 @@ class LocalStore:
     def __init__(self, path: str | os.PathLike[str], *, create: bool) -> None:
         self._root = Path(path).absolute()
         self._url = str(self._root)
+        self._inside: set[Path] = set()
         if create:
             with explained("create", url=self._url, path=".", missing_ok=False):
                 _make_folders(self._root)
@@ -56,13 +62,13 @@ class LocalStore:
 
     def get(self, path: str) -> bytes:
         """Read a whole object."""
-        where = self.local_path(path)
+        where = self._readable(path)
         with explained("read", url=self._url, path=path, missing_ok=True), _Descriptor(where) as fd:
             return _read_exactly(fd, 0, os.fstat(fd).st_size)
 
     def get_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Read byte ranges of one object: one `pread` each, nothing is merged."""
-        where = self.local_path(path)
+        where = self._readable(path)
         with explained("read", url=self._url, path=path, missing_ok=True), _Descriptor(where) as fd:
             parts = [_read_exactly(fd, start, stop) for start, stop in ranges]
         for wanted, part in zip(ranges, parts, strict=True):
@@ -71,25 +77,65 @@ class LocalStore:
         return parts
 
     def local_path(self, path: str) -> Path:
-        """Where the object is or would be; no look at the disk."""
-        return self._root / check_path(path)
+        """Where the object (or a folder of objects) is or would be, for reading.
+
+        Cost: one look at the object, and one at each folder for the first object in it.
+
+        Raises:
+            CorruptShardError: a link leads out of the dataset, or it is a pipe or device.
+        """
+        return self._readable(path, also=stat.S_ISDIR)
+
+    def _readable(self, path: str, *, also: Callable[[int], bool] = stat.S_ISREG) -> Path:
+        where = self._place(path)
+        try:
+            mode = where.lstat().st_mode
+            target = where.stat().st_mode if stat.S_ISLNK(mode) else mode
+        except OSError:  # nothing is there, or it cannot be looked at: reading it will say so
+            return where
+        if target != mode:
+            self._check_inside(where, path)
+        if not (stat.S_ISREG(target) or also(target)):
+            raise CorruptShardError(
+                f"{path!r} of {self._url} is no regular file. Remove it, or restore the file from "
+                "a copy of the dataset."
+            )
+        return where
+
+    def _place(self, path: str) -> Path:
+        """Where an object is or would be, if its folder is inside of the dataset."""
+        where = self._root / check_path(path)
+        folder = where.parent
+        if folder != self._root and folder not in self._inside:
+            self._check_inside(folder, path)
+            if folder.exists():
+                self._inside.add(folder)
+        return where
+
+    def _check_inside(self, where: Path, path: str) -> None:
+        real = Path(os.path.realpath(where))
+        if not real.is_relative_to(os.path.realpath(self._root)):
+            raise CorruptShardError(
+                f"{path!r} of {self._url} is a link out of the dataset, to {real}. What belongs to "
+                "a dataset lies in its folder: copy it there."
+            )
 
     def size(self, path: str) -> int:
         """Bytes of an object."""
-        where = self.local_path(path)
+        where = self._readable(path)
         with explained("look at", url=self._url, path=path, missing_ok=True):
             return where.stat().st_size
 
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
-        where = self.local_path(path)
+        where = self._place(path)
         with explained("look at", url=self._url, path=path, missing_ok=False):
             return where.is_file()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """All objects below a folder, in order of path; folders are read one by one as it goes."""
         folder = prefix.rstrip("/")
-        where = self.local_path(folder) if folder else self._root
+        where = self._place(folder) if folder else self._root
         return self._walk(where, f"{folder}/" if folder else "")
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
@@ -130,7 +176,7 @@ class LocalStore:
         no hard links it is created with `O_EXCL` and written in place: still one winner, but a
         crash in the middle of that write leaves a torn object.
         """
-        where = self.local_path(path)
+        where = self._place(path)
         if self.exists(path):  # spares the loser of a race a file and a sync
             return False
         upload = self.create(path)
@@ -143,14 +189,14 @@ class LocalStore:
 
     def create(self, path: str) -> LocalUpload:
         """Begin an object that is written in pieces."""
-        where = self.local_path(path)
+        where = self._place(path)
         with explained("create", url=self._url, path=path, missing_ok=False):
             _make_folders(where.parent, below=self._root)
             return LocalUpload(where, url=self._url, path=path)
 
     def delete(self, path: str) -> None:
         """Remove an object; no error if there is none."""
-        where = self.local_path(path)
+        where = self._place(path)
         with explained("delete", url=self._url, path=path, missing_ok=False):
             where.unlink(missing_ok=True)
 
@@ -214,7 +260,8 @@ class _Descriptor:
         self._where = where
 
     def __enter__(self) -> int:
-        self._fd = os.open(self._where, os.O_RDONLY)
+        # should a pipe take its place after the look at it, opening it must not wait for ever
+        self._fd = os.open(self._where, os.O_RDONLY | os.O_NONBLOCK)
         return self._fd
 
     def __exit__(

@@ -1,12 +1,16 @@
 """The commit log in one process: order, conflicts, torn and missing records, failures."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from catalog_helpers import draft, memory_store, plain, shard, site, small_commit
 
 from lazycache.catalog import log as log_module
+from lazycache.catalog import records
 from lazycache.catalog.log import CommitLog, create_dataset, read_identity
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import (
@@ -159,6 +163,66 @@ def test_a_missing_record_is_damage(log, store):
     assert [commit.version for commit in log.read(after=2)] == [3]
 
 
+def test_a_hole_is_found_before_anything_is_read(log, store, monkeypatch):
+    """A stray name of a huge version costs one look, not a read per version that is missing."""
+    for i in range(2):
+        append(log, base=i)
+    store.put(log_path(10**17), b"x")
+    reads = []
+    monkeypatch.setattr(store, "get", reads.append)
+    with pytest.raises(CorruptShardError, match=f"record 3 to {10**17 - 1} .*are missing"):
+        log.read()
+    assert reads == []
+
+
+def test_a_record_that_a_listing_missed_is_read_all_the_same(log, store, monkeypatch):
+    """A folder is not listed in one moment: what appeared meanwhile may be left out."""
+    for i in range(4):
+        append(log, base=i)
+    real = store.list
+    hidden = {log_path(2), log_path(3)}
+    monkeypatch.setattr(
+        store, "list", lambda prefix: (i for i in real(prefix) if i.path not in hidden)
+    )
+    assert [commit.version for commit in log.read()] == [1, 2, 3, 4]
+
+
+def test_a_record_that_is_no_file_is_damage(tmp_path):
+    """A pipe or a link out of the dataset under the name of a record is refused, not waited for."""
+    store = LocalStore(tmp_path / "dataset", create=True)
+    create_dataset(store)
+    log = CommitLog(store)
+    append(log)
+    where = tmp_path / "dataset" / log_path(2)
+    os.mkfifo(where)
+    with pytest.raises(CorruptShardError, match="no regular file"):
+        log.read()
+    with pytest.raises(CorruptShardError, match="no regular file"):
+        append(log, base=1)
+    where.unlink()
+    (tmp_path / "record").write_bytes(store.get(log_path(1)))
+    where.symlink_to(tmp_path / "record")
+    with pytest.raises(CorruptShardError, match="link out of the dataset"):
+        log.read()
+
+
+def test_a_thousand_commits_are_read_quickly(tmp_path):
+    """Checks of names, folders and paths cost no look at the disk per commit and folder."""
+    store = LocalStore(tmp_path / "dataset", create=True)
+    create_dataset(store)
+    append(CommitLog(store))
+    record = store.get(log_path(1))
+    folder = Path(store.url) / "_log"
+    for version in range(2, 1001):
+        commit = replace(records.decode(record, version=1), version=version)
+        (folder / Path(log_path(version)).name).write_bytes(records.encode(commit))
+    looks, real = [], os.path.realpath
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.path.realpath", lambda where: looks.append(where) or real(where))
+        assert len(CommitLog(LocalStore(store.url, create=False)).read()) == 1000
+    assert len(looks) <= 4
+
+
 def test_a_changed_record_is_damage_wherever_it_is(log, store):
     """A wrong byte in a whole record is an error, in the middle and at the end."""
     for i in range(2):
@@ -180,7 +244,8 @@ def test_a_torn_last_record_is_ignored(log, store, kept):
     first = append(log, txn="a")
     record = store.get(log_path(append(log, base=1, txn="b").version))
     store.put(log_path(2), record[:kept])
-    assert plain(log.read()) == [plain(first)]
+    with pytest.warns(RuntimeWarning, match="Log record 2 .*torn"):
+        assert plain(log.read()) == [plain(first)]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -190,7 +255,9 @@ def test_a_torn_record_is_passed_and_void_for_ever(log, store):
     store.put(log_path(2), b'{"version":2,"txn":"torn","wri')
     mine = append(log, base=1, txn="c")
     assert mine.version == 3
-    commits = log.read()
+    with pytest.warns(RuntimeWarning, match=r"Log record 2 .*torn.*Nothing of it") as caught:
+        commits = log.read()
+    assert [caught.list[0].filename, len(caught)] == [__file__, 1]
     assert [(c.version, c.txn) for c in commits] == [(1, "a"), (2, ""), (3, "c")]
     assert Snapshot.replay(IDENTITY, commits).version == 3
 
@@ -294,8 +361,6 @@ def test_losing_for_ever_ends_in_an_error(log, store, monkeypatch):
 
 def test_what_nobody_could_read_is_not_written(log, store):
     """A commit that contradicts itself is refused before it is in the log."""
-    from dataclasses import replace
-
     bad = replace(shard(site(), 5), rows=6)
     with pytest.raises(StorageError, match="cannot be written"):
         append(log, shards=[bad])

@@ -41,14 +41,16 @@ class Race:
             for i, note in enumerate(self.notes)
         ]
 
-    def start(self):
+    def start(self, *, writers=WRITERS):
+        """Let the first so many writers begin, those of them that have not."""
         deadline = time.monotonic() + 60
         while not all(note.exists() and note.read_bytes() for note in self.notes):
             assert time.monotonic() < deadline, "the writers did not come up"
             time.sleep(0.01)
-        for writer in self.writers:
-            writer.stdin.write(b"g")
-            writer.stdin.close()
+        for writer in self.writers[:writers]:
+            if not writer.stdin.closed:
+                writer.stdin.write(b"g")
+                writer.stdin.close()
 
     def kill(self, i):
         os.kill(self.writers[i].pid, signal.SIGKILL)
@@ -90,23 +92,29 @@ def check(race):
     return commits, told
 
 
+@pytest.mark.filterwarnings("ignore:Log record .* is torn")  # without links they are seen so
 @pytest.mark.parametrize("links", ["links", "no-links"])
 def test_a_race_loses_nothing(tmp_path, links):
     """Eight processes, twenty-five commits each: no hole, no double, and readers see prefixes."""
     race = Race(tmp_path, commits=25, links=links)
-    race.start()
-    seen = []
+    race.start(writers=1)
+    log = CommitLog(race.store)
+    while not (first := log.read()):  # one writer has begun, and the others wait for us
+        time.sleep(0.001)
+    seen = [[commit.txn for commit in first]]
+    race.start(writers=WRITERS)
     while any(writer.poll() is None for writer in race.writers):
-        seen.append([commit.txn for commit in CommitLog(race.store).read()])
+        seen.append([commit.txn for commit in log.read()])
     assert race.end() == [0] * WRITERS
     commits, told = check(race)
     assert len(commits) == len(told) == 25 * WRITERS
     order = [commit.txn for commit in commits]
     assert all(part == order[: len(part)] for part in seen), "a reader saw another order"
-    assert any(0 < len(part) < len(order) for part in seen), "no reader looked during the race"
+    assert 0 < len(seen[0]) < len(order), "the first look was during the race"
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Log record .* is torn")
 @pytest.mark.parametrize("links", ["links", "no-links"])
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_minus_nine_of_half_the_writers(tmp_path, links, seed):
@@ -129,6 +137,7 @@ def test_kill_minus_nine_of_half_the_writers(tmp_path, links, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Log record .* is torn")
 def test_the_log_goes_on_after_every_kind_of_kill(tmp_path, monkeypatch):
     """After kills, torn and temporary leftovers a new writer commits and a reader reads."""
     race = Race(tmp_path, commits=1000, links="links")

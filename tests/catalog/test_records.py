@@ -252,3 +252,30 @@ def test_information_that_is_not_json_cannot_be_written(info):
     """The writer hears of it, before anything is written."""
     with pytest.raises(StorageError, match="plain JSON"):
         records.encode(draft(version=1, runs=[RunInfo("main", info)]))
+
+
+@pytest.mark.parametrize("field", ["writer", "time", "txn", "run"])
+def test_half_a_character_is_no_text(field):
+    """JSON can hold lone surrogates, which no other text can: they are refused where they enter."""
+    entry = entry_of(replace(small_commit("a"), version=1))
+    entry[field] = "\ud800"
+    with pytest.raises(CorruptShardError, match=f"{field} is not Unicode text"):
+        records.decode(sealed(entry), version=1)
+    entry[field] = "\U0001f600"
+    assert getattr(records.decode(sealed(entry), version=1), field) == "\U0001f600"
+    raw = sealed(
+        json.dumps(entry, ensure_ascii=False)
+        .replace("\U0001f600", "\udfff")
+        .encode(errors="surrogatepass")
+    )
+    with pytest.raises(CorruptShardError, match=f"{field} is not Unicode text"):
+        records.decode(raw, version=1)
+
+
+def test_more_examples_than_rows_are_refused_before_they_are_unpacked():
+    """The rows of a file bound the lists of its examples."""
+    entry = entry_of(replace(small_commit("a"), version=1))
+    (op,) = [op for op in entry["ops"] if op["op"] == "rows" and op["table"] == "tokens"]
+    op["examples"]["n"] = 1 << 27
+    with pytest.raises(CorruptShardError, match="134217728 integers, where 3 can be"):
+        records.decode(sealed(entry), version=1)

@@ -184,6 +184,8 @@ def test_commits_must_follow_each_other():
         Snapshot.replay(IDENTITY, [one, one])
 
 
+KNOWN = table_file(5)
+TWICE = [shard(SPEC, 1, row_start=row, path="data/x/p") for row in range(2)]
 SCALAR = site("s", table="examples", shape=(), row_bytes=2)
 
 
@@ -193,6 +195,15 @@ SCALAR = site("s", table="examples", shape=(), row_bytes=2)
         (rows_commit(3, sites=[]), "nobody declared"),
         (rows_commit(3, run="ghost"), "nobody declared"),
         (rows_commit(3, sites=[site(row_bytes=15)]), "15 bytes per row"),
+        (rows_commit(3, sites=[site(dtype="float64")]), "16 bytes per row: 32 are needed"),
+        (rows_commit(3, sites=[site(dtype="complex64", row_bytes=32)]), "'complex64'"),
+        (rows_commit(3, sites=[replace(SPEC, layout="column")]), "'column'"),
+        (rows_commit(3, sites=[site(shape=(1,) * 33, row_bytes=4)]), "33 dimensions"),
+        (rows_commit(3, sites=[site(shape=(0,), row_bytes=0)]), "0 bytes per row"),
+        (rows_commit(3, sites=[site(shape=(1 << 28, 2), row_bytes=1 << 31)]), "1,073,741,824"),
+        (rows_commit(3, shards=TWICE), "named before"),
+        (rows_commit(3, tables=[replace(table_file(3), path=KNOWN.path)]), "named before"),
+        (rows_commit(3, shards=[shard(SPEC, 3, path=KNOWN.path)]), "named before"),
         (rows_commit(3, tables=[]), "added 0 rows"),
         (rows_commit(3, tables=[table_file(2)]), "added 2 rows"),
         (rows_commit(3, tables=[table_file(3, row_start=1)]), "0 was expected"),
@@ -209,7 +220,7 @@ SCALAR = site("s", table="examples", shape=(), row_bytes=2)
 def test_contradictions_are_refused(commit, why):
     """A commit that contradicts the ones before it, or itself, is named with the reason."""
     with pytest.raises(CorruptShardError, match=why):
-        replay(draft(runs=[MAIN], tables=[table_file(5)]), commit)
+        replay(draft(runs=[MAIN], tables=[KNOWN]), commit)
 
 
 def test_one_site_has_one_declaration():

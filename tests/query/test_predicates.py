@@ -38,6 +38,24 @@ def test_a_mixture_is_guarded_and_the_cheap_part_stands_outside_too():
     assert guard["else_expr"]["literal"] == {"kind": "BOOLEAN", "text": "false"}
 
 
+def negation(child):
+    return {"class": "OPERATOR", "type": "OPERATOR_NOT", "alias": "", "children": [child]}
+
+
+def test_a_negated_alternative_is_a_mixture_too():
+    """NOT (cheap OR lazy) is NOT cheap AND NOT lazy."""
+    either = {**both(column("a"), column("site")), "type": "CONJUNCTION_OR"}
+    plain, guard = cheap_first(negation(either), is_lazy=IS_LAZY)["children"]
+    assert plain == negation(column("a"))
+    (check,) = guard["case_checks"]
+    assert check == {
+        "when_expr": negation(column("a")),
+        "then_expr": negation(column("site")),
+    }
+    for where in (negation(both(column("a"), column("site"))), negation(column("site"))):
+        assert cheap_first(where, is_lazy=IS_LAZY) is where
+
+
 def test_what_must_not_stand_twice_stands_in_the_guard_only():
     """Random functions and subqueries are evaluated once."""
     random = {"class": "FUNCTION", "type": "FUNCTION", "alias": "", "function_name": "Random"}

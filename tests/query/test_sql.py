@@ -1,16 +1,18 @@
 """SQL over a dataset: right answers, and only the rows and units that they need are read."""
 
-import subprocess
-import sys
 import threading
-from pathlib import Path
+from contextlib import suppress
+from datetime import date
 
+import duckdb
 import numpy as np
 import pytest
 import torch
 from query_helpers import WORDS, empty_dataset, small_dataset, token_columns
 
+from lazycache.catalog import records
 from lazycache.errors import CorruptShardError, QueryError, ReadOnlyError
+from lazycache.query.results import Result
 from lazycache.query.rewrite import Rewriter
 from lazycache.query.sql import connect
 
@@ -132,6 +134,52 @@ def test_a_predicate_on_a_joined_table_comes_first(sql, made, reader):
     rows = [row for row in range(5000) if row // 50 < 6 and row // 50 % 3 == 1]
     assert count == (unit(made, "mlp_act_3", 12)[rows] > 0).sum().item()
     assert reader.io.rows == len(rows)
+
+
+def test_a_negated_alternative_reads_what_the_cheap_part_leaves(sql, made, reader):
+    """NOT (cheap OR lazy) reads only where cheap is false."""
+    rows = sql(
+        "SELECT row FROM tokens WHERE NOT (token <> ' Paris' OR unit(mlp_act_3, 1) < 0) ORDER BY 1"
+    ).fetchall()
+    wanted = PARIS & (unit(made, "mlp_act_3", 1) >= 0)
+    assert [row for (row,) in rows] == wanted.nonzero()[:, 0].tolist()
+    assert reader.io.rows == 1000
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        (
+            "SELECT token, row, unit(resid_out_0, 0) u, resid_out_0 FROM tokens "
+            "ORDER BY u DESC LIMIT 3",
+            5006,
+        ),
+        ("SELECT token, resid_out_0 FROM tokens ORDER BY row DESC LIMIT 3", 3),
+        ("SELECT resid_out_0 FROM tokens WHERE row = 7", 2),
+        ("SELECT unit(resid_out_0, 0) FROM tokens WHERE row = 7", 2),
+    ],
+)
+def test_costs_are_those_that_are_documented(sql, reader, query, rows):
+    """Beside another column, vectors are read of the winners alone; one row is read twice."""
+    sql(query).fetchall()
+    assert reader.io.rows == rows
+
+
+@pytest.mark.parametrize("order", ["row", "unit(resid_out_0, 1)", "resid_out_0[3]", "token, row"])
+@pytest.mark.parametrize("where", ["resid_out_0 IS NOT NULL", "resid_out_0[1] > 0", "true"])
+@pytest.mark.parametrize("columns", ["row, resid_out_0", "row, token, resid_out_0"])
+def test_the_first_rows_by_any_order_of_any_part(sql, made, order, where, columns):
+    """Sorted, filtered and limited by values and by columns: DuckDB has many plans for it."""
+    query = f"SELECT {columns} FROM tokens WHERE {where} ORDER BY {order} LIMIT 3"
+    values = made.values["resid_out_0"]
+    keys = {
+        "row": lambda row: row,
+        "unit(resid_out_0, 1)": lambda row: values[row, 1].item(),
+        "resid_out_0[3]": lambda row: values[row, 2].item(),
+        "token, row": lambda row: (WORDS[row % 5], row),
+    }
+    kept = range(5000) if ">" not in where else (values[:, 0] > 0).nonzero()[:, 0].tolist()
+    assert [row for row, *_ in sql(query).fetchall()] == sorted(kept, key=keys[order])[:3]
 
 
 def test_an_alias_in_where_is_as_lazy_as_what_it_stands_for(sql, reader):
@@ -381,6 +429,57 @@ def test_parameters_by_position_and_by_name(sql, made):
     assert sql(query.format("$u", "$n"), {"u": 3, "n": 4}).fetchall() == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.int64(7), 7),
+        (np.bool_(True), True),
+        (np.array(3), 3),
+        (torch.tensor(4), 4),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (np.arange(3), [0, 1, 2]),
+        (torch.tensor([0.5, 1.5]), [0.5, 1.5]),
+        (np.datetime64("2026-11-21"), date(2026, 11, 21)),
+        ("text", "text"),
+    ],
+)
+def test_parameters_may_be_of_numpy_and_torch(sql, value, expected):
+    """Numbers and vectors of both are the numbers they hold, by position and by name."""
+    assert sql("SELECT ?", [value]).fetchall() == [(expected,)]
+    assert sql("SELECT $a", {"a": value}).fetchall() == [(expected,)]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (5, "list of values"),
+        ("x", "list of values"),
+        (b"x", "list of values"),
+        ({1}, "list of values"),
+        ({1: 2}, "Names of parameters"),
+        (["\ud800"], "not Unicode"),
+        ({"a": "\ud800"}, "not Unicode"),
+        ([object()], "object"),
+        ([], "1"),
+    ],
+)
+def test_parameters_of_a_wrong_kind_are_query_errors(sql, params, message):
+    """Whatever is handed over, the error is ours."""
+    with pytest.raises(QueryError, match=message):
+        sql("SELECT ?", params)
+
+
+def test_an_error_shows_the_users_own_text(sql):
+    """Not that of the query that runs in its place."""
+    query = "SELECT CAST(token AS INTEGER), unit(mlp_act_3, 1) FROM tokens"
+    with pytest.raises(QueryError, match="Could not convert string ' Paris'") as caught:
+        sql(query).fetchall()
+    assert query in str(caught.value)
+    assert "unit:" not in str(caught.value)
+    assert "LINE" not in str(caught.value)
+
+
 def test_sites_of_examples_are_columns_of_examples(sql, made):
     """A site without a token axis belongs to the other table."""
     rows = sql("SELECT unit(pooled, 1) FROM examples ORDER BY row").fetchall()
@@ -455,6 +554,44 @@ def test_names_that_differ_in_case_only_are_all_there(tmp_path):
     assert sorted([found["Z_1"], found["z_1_2"]]) == [(1.0,), (3.0,)]
 
 
+def test_a_name_never_changes_its_meaning(tmp_path):
+    """Of names that differ in case only, the one that the log brought first keeps its own."""
+    made = empty_dataset(tmp_path)
+    one = {"tokens": token_columns([0], 1, Score=[9])}
+    made.commit(one, {"fc.W:out": ("tokens", torch.tensor([1.0]))})
+    later = {"tokens": token_columns([1], 1, Score=[9], **{"FC.W:OUT": [7]})}
+    more = {"Fc.w:out": 2.0, "fc.W:out": 1.0, "score": 3.0}
+    made.commit(later, {name: ("tokens", torch.tensor([value])) for name, value in more.items()})
+    made.values = {name: torch.full((2,), value) for name, value in more.items()}
+    missing = {name: np.array([0]) for name in ("Fc.w:out", "score")}
+    reader = made.reader(missing=missing)
+    with connect(made.snapshot, reader, made.store, index_directory=tmp_path) as connection:
+        result = connection.sql("FROM tokens WHERE row = 1")
+        found = dict(zip(result.columns, result.fetchall()[0], strict=True))
+        assert connection.sql('SELECT "fc.w:out", score FROM tokens').fetchall() == [(1.0, 9)] * 2
+    del found["row"], found["run"], found["example"], found["position"], found["token_id"]
+    assert found == {
+        "token": " Paris",
+        "Score": 9,
+        "fc.W:out": 1.0,
+        "FC.W:OUT_2": 7,
+        "Fc.w:out_3": 2.0,
+        "score_2": 3.0,
+    }
+
+
+def test_a_torn_record_stops_nothing(tmp_path):
+    """A commit that adds nothing has no time, and all the others are there."""
+    made = empty_dataset(tmp_path)
+    for number in range(3):
+        made.commit({"tokens": token_columns([number], 2)})
+    made.commits[1] = records.void(2)
+    with connect(made.snapshot, made.reader(), made.store, index_directory=tmp_path) as connection:
+        assert connection.sql("SELECT count(*) FROM tokens").fetchall() == [(4,)]
+        times = connection.sql("SELECT time IS NULL FROM commits ORDER BY version").fetchall()
+    assert times == [(False,), (True,), (False,)]
+
+
 def test_an_empty_dataset_answers(tmp_path):
     """Before the first commit all tables are there, without rows."""
     made = empty_dataset(tmp_path)
@@ -480,6 +617,18 @@ def test_an_empty_dataset_answers(tmp_path):
         ("SELECT 1; SELECT 2", "One SQL statement"),
         ("SELECT CAST(token AS INTEGER) FROM tokens", "Paris"),
         ("SELECT unit(mlp_act_3, $u) FROM tokens", "u"),
+        ("SELECT unit(mlp_act_3, 1.5) FROM tokens", r"unit takes 1 integer for mlp_act_3.*\[16\]"),
+        ("SELECT unit(mlp_act_3, 1, 2) FROM tokens", "unit takes 1 integer"),
+        ("SELECT unit(t.mlp_act_3) FROM tokens t", "unit takes 1 integer"),
+        ('SELECT unit("model.norm:out", 1, 2, 3, 4, 5) FROM tokens', "unit takes 1 integer"),
+        (
+            "SELECT unit(z_1, 0, 1, 2) FROM tokens",
+            r"unit takes 2 integers for z_1.*unit\(z_1, i, j\)",
+        ),
+        ("SELECT unit(Z_1, position / 2, 1) FROM tokens", "unit takes 2 integers"),
+        (None, "a text, not a NoneType"),
+        (b"SELECT 1", "a text, not a bytes"),
+        ("SELECT '\ud800'", "not Unicode text"),
     ],
 )
 def test_mistakes_are_query_errors_that_help(sql, query, message):
@@ -601,24 +750,97 @@ def test_the_index_may_live_in_memory(made, tmp_path):
         assert connection.sql(query).fetchall() == [(unit(made, "resid_out_0", 1)[3].item(),)]
         with pytest.raises(ReadOnlyError):
             connection.sql("INSERT INTO lazycache_index.tokens (row) VALUES (1)")
+        assert connection.sql(PIVOT).columns == tuple(sorted(WORDS))
 
 
-LEFT_OPEN = """
-import sys, pathlib
-sys.path.insert(0, sys.argv[2])
-from query_helpers import small_dataset
-from lazycache.query.rewrite import Rewriter
-from lazycache.query.sql import connect
-made = small_dataset(pathlib.Path(sys.argv[1]))
-connection = connect(made.snapshot, made.reader(), made.store, index_directory=None)
-result = connection.sql("SELECT resid_out_0, unit(z_1, 0, 0) FROM tokens")
-print(result.fetchone() is not None)
-"""
+PIVOT = "PIVOT (SELECT token, row FROM tokens WHERE row < 5) ON token USING first(row)"
 
 
-def test_a_connection_left_open_ends_quietly(tmp_path):
-    """No complaint at interpreter exit."""
-    tests = str(Path(__file__).parents[1])
-    command = [sys.executable, "-c", LEFT_OPEN, str(tmp_path), tests]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM lazycache_index.tokens",
+        "UPDATE lazycache_index.tokens SET token = 'evil'",
+        "INSERT INTO lazycache_index.commits FROM lazycache_index.commits",
+    ],
+)
+def test_a_query_that_changes_data_is_refused(made, tmp_path, folder, change, in_memory):
+    """A WITH clause can hold one, and its statement is a SELECT: wherever the index is."""
+    (tmp_path / "file").write_text("in the way")
+    where = tmp_path / "file" if in_memory else folder
+    queries = [
+        f"WITH x AS ({change} RETURNING *) SELECT count(*) FROM x",
+        f"EXPLAIN ANALYZE WITH x AS ({change} RETURNING *) SELECT count(*) FROM x",
+        f"WITH x AS ({change} RETURNING *) SELECT max(unit(mlp_act_3, 1)) FROM tokens, x",
+    ]
+    with connect(made.snapshot, made.reader(), made.store, index_directory=where) as connection:
+        assert (connection._engines[0].index.path is None) == in_memory
+        for query in queries:
+            with pytest.raises(ReadOnlyError, match="only reads"):
+                connection.sql(query).fetchall()
+        assert connection.sql("SELECT count(*), min(token) FROM tokens").fetchall() == [
+            (5000, " Paris")
+        ]
+        assert connection.sql("SELECT count(*) FROM commits").fetchall() == [(1,)]
+
+
+def test_an_error_in_a_query_over_an_index_in_memory_is_over_with_it(made, tmp_path):
+    """The same result may be asked again: it is not stuck in what failed."""
+    (tmp_path / "file").write_text("in the way")
+    error = KeyError("gone")
+    reader = made.reader(fail=error)
+    with connect(
+        made.snapshot, reader, made.store, index_directory=tmp_path / "file"
+    ) as connection:
+        result = connection.sql("SELECT unit(mlp_act_3, 1) FROM tokens")
+        with pytest.raises(KeyError):
+            result.fetchall()
+        reader.fail = None
+        assert len(result.fetchall()) == 5000
+
+
+BLOCK = 1 << 18  # bytes of a block of an index file
+
+
+def damaged_index(made, folder):
+    """An index file with a wrong byte in a block that holds rows: it opens as if it were whole."""
+    with connect(made.snapshot, made.reader(), made.store, index_directory=folder):
+        (path,) = folder.rglob("*.duckdb")
+    whole = path.read_bytes()
+    for at in range(3 * 4096 + 100, len(whole), BLOCK):
+        data = bytearray(whole)
+        data[at] ^= 0xFF
+        path.write_bytes(data)
+        try:
+            connection = duckdb.connect(str(path), read_only=True)
+        except duckdb.Error:  # a block that opening it reads
+            continue
+        with connection, suppress(duckdb.Error):
+            connection.execute("SELECT token, row FROM tokens").fetchall()
+            continue
+        return path
+    raise AssertionError("no block of rows was found")
+
+
+@pytest.mark.parametrize(
+    "read", [Result.fetchall, Result.arrow, lambda result: list(result.batches())]
+)
+def test_a_damaged_index_is_made_again(made, tmp_path, read):
+    """What a query finds is what would have been there, and the file is whole again."""
+    path = damaged_index(made, tmp_path)
+    broken = path.read_bytes()
+    query = "SELECT token, unit(mlp_act_3, 1) FROM tokens ORDER BY row"
+    with connect(made.snapshot, made.reader(), made.store, index_directory=tmp_path) as connection:
+        results = [connection.sql(query) for _ in range(2)]
+        assert len(connection._engines) == 1, "opening it shows nothing of the damage"
+        for result in results:
+            read(result)
+            assert result.fetchall()[:2] == [
+                (WORDS[row], unit(made, "mlp_act_3", 1)[row].item()) for row in range(2)
+            ]
+        assert len(connection._engines) == 2, "it was made again once"
+        assert len(connection.sql(query).fetchall()) == 5000
+    assert path.read_bytes() != broken
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert len(connection.execute("FROM tokens").fetchall()) == 5000

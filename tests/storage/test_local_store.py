@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lazycache.errors import StorageError
+from lazycache.errors import CorruptShardError, StorageError
 from lazycache.storage.local_store import TEMPORARY, LocalStore
 
 NOBODY = 65534
@@ -184,7 +184,7 @@ def test_a_forbidden_folder_says_so(tmp_path):
     script = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
-from lazycache.errors import StorageError
+from lazycache.errors import CorruptShardError, StorageError
 from lazycache.storage.local_store import LocalStore
 store = LocalStore("dataset", create=False)
 if os.getuid() == 0:
@@ -252,3 +252,68 @@ def test_a_torn_object_where_links_are_impossible(store, monkeypatch):
     assert files(store.url) == ["a"]
     assert store.put_if_absent("a", b"other") is False
     assert store.get("a") == b"rec"
+
+
+def reads(store, path):
+    """Every way of reading an object, as functions without arguments."""
+    return [
+        lambda: store.get(path),
+        lambda: store.get_ranges(path, [(0, 1)]),
+        lambda: store.size(path),
+    ]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file_is_refused(store, make):
+    """A pipe would be waited for, a folder is no object: both are damage, at once."""
+    store.put("_log/other", b"x")
+    make(Path(store.url) / "_log/record")
+    if make is os.mkfifo:
+        with pytest.raises(CorruptShardError, match="no regular file"):
+            store.local_path("_log/record")
+    for read in reads(store, "_log/record"):
+        with pytest.raises(CorruptShardError, match="no regular file"):
+            read()
+    assert store.put_if_absent("_log/record", b"x") is False
+    assert store.get("_log/other") == b"x"
+
+
+def test_links_out_of_the_dataset_are_refused(store, tmp_path):
+    """A linked file and a linked folder outside are neither read, nor written, nor deleted."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    store.put("data/a/b", b"x")
+    (Path(store.url) / "data/linked").symlink_to(outside)
+    (Path(store.url) / "data/a/file").symlink_to(outside / "secret")
+    for path in ("data/linked/secret", "data/a/file"):
+        for read in (*reads(store, path), lambda path=path: store.local_path(path)):
+            with pytest.raises(CorruptShardError, match="link out of the dataset"):
+                read()
+    with pytest.raises(StorageError):
+        store.put("data/linked/new", b"x")
+    with pytest.raises(StorageError):
+        store.delete("data/linked/secret")
+    store.delete("data/a/file")
+    assert files(outside) == ["secret"]
+    assert (outside / "secret").read_bytes() == b"secret"
+
+
+def test_links_inside_of_the_dataset_and_to_it_are_fine(store, tmp_path):
+    """A folder that is reached through a link, and links between its own files."""
+    store.put("data/a/b", b"x")
+    (tmp_path / "link").symlink_to(store.url)
+    (Path(store.url) / "data/again").symlink_to(Path(store.url) / "data/a")
+    (Path(store.url) / "data/file").symlink_to(Path(store.url) / "data/a/b")
+    linked = LocalStore(tmp_path / "link", create=False)
+    assert [linked.get(f"data/{path}") for path in ("a/b", "again/b", "file")] == [b"x"] * 3
+
+
+def test_each_folder_is_looked_at_once(store, monkeypatch):
+    """A thousand objects of one folder cost one look at where the folder really is."""
+    for number in range(20):
+        store.put(f"_log/{number}", b"x")
+    fresh, looks, real = LocalStore(store.url, create=False), [], os.path.realpath
+    monkeypatch.setattr("os.path.realpath", lambda where: looks.append(where) or real(where))
+    assert [fresh.get(f"_log/{number}") for number in range(20)] == [b"x"] * 20
+    assert len(looks) == 2, "the folder, and the dataset's"

@@ -1,0 +1,43 @@
+"""What the columns of a table are called in SQL, for ever. Pure.
+
+SQL does not see case, so of two names that differ in case only, one gets a suffix: the one that
+the log brought later. A query thus means the same in every later version of a dataset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lazycache.catalog.index_rows import BASE_COLUMNS, index_columns, unused
+
+if TYPE_CHECKING:
+    from lazycache.catalog.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """Names of the columns of one table."""
+
+    columns: dict[str, str]
+    """Column of the index to its name in SQL, in order of the log."""
+    sites: dict[str, str]
+    """Site to the name of its column, in natural order."""
+
+
+def column_names(snapshot: Snapshot, *, table: str) -> ColumnNames:
+    """Return the names in a table: columns and sites in order of their first declaration."""
+    own = BASE_COLUMNS[table]
+    in_index = index_columns(snapshot.columns(table), table=table)
+    names: dict[str, str] = {name: name for name in own}
+    sites: dict[str, str] = {}
+    taken = set(own)
+    for commit in snapshot.commits:
+        columns = [c for file in commit.tables if file.table == table for c in file.columns]
+        declared = [spec.name for spec in commit.sites if spec.table == table]
+        for given, new in ((names, [in_index[c] for c in columns]), (sites, declared)):
+            for name in new:
+                if name not in given:
+                    given[name] = unused(name, taken)
+                    taken.add(given[name].lower())
+    return ColumnNames(names, {name: sites[name] for name in snapshot.sites if name in sites})
