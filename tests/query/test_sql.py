@@ -150,8 +150,10 @@ def test_a_negated_alternative_reads_what_the_cheap_part_leaves(sql, made, reade
     ("query", "rows"),
     [
         (
-            "SELECT token, row, unit(resid_out_0, 0) u, resid_out_0 FROM tokens "
-            "ORDER BY u DESC LIMIT 3",
+            (
+                "SELECT token, row, unit(resid_out_0, 0) u, resid_out_0 FROM tokens "
+                "ORDER BY u DESC LIMIT 3"
+            ),
             5006,
         ),
         ("SELECT token, resid_out_0 FROM tokens ORDER BY row DESC LIMIT 3", 3),
