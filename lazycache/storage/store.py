@@ -58,7 +58,10 @@ class Store(Protocol):
         ...
 
     def local_path(self, path: str) -> Path | None:
-        """Where the object is as a file of this machine, to be memory-mapped; None if it is not."""
+        """Where the object is as a file of this machine, to be memory-mapped; None if it is not.
+
+        A link that leads out of the dataset is refused.
+        """
         ...
 
     def size(self, path: str) -> int:
