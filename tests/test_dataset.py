@@ -79,6 +79,27 @@ def test_extract_again_adds_nothing_and_a_longer_corpus_adds_the_rest(model, tmp
     assert torch.equal(longer["embed"][:3].rows.load(), first["embed"].rows.load())
 
 
+def test_a_sized_iterable_of_mappings_is_a_corpus(model, tmp_path):
+    """What looks like a `datasets.Dataset` (sized, iterable, dicts with lists) is taken as one."""
+
+    class Rows:
+        column_names = ("input_ids", "attention_mask", "label")
+
+        def __len__(self):
+            return len(CORPUS)
+
+        def __iter__(self):
+            for i, ids in enumerate(CORPUS):
+                padded = ids + [0] * (8 - len(ids))
+                mask = [1] * len(ids) + [0] * (8 - len(ids))
+                yield {"input_ids": padded, "attention_mask": mask, "label": i % 2}
+
+    cache = lc.extract(model, Rows(), tmp_path, "embed")
+    assert cache["embed"].lengths.tolist() == [3, 5, 1, 4]
+    found = cache.sql("SELECT label FROM examples ORDER BY example").fetchall()
+    assert found == [(0,), (1,), (0,), (1,)]
+
+
 def test_extract_stores_columns_and_counts_on_in_another_run(model, tmp_path):
     """User columns are in `examples`; the counted ids of a second run follow the first's."""
     data = [{"input_ids": [1, 2], "label": "a"}, {"input_ids": [3], "label": "b"}]
