@@ -9,12 +9,11 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from lazycache.capture.convert import check_dtype
 from lazycache.capture.example_ids import ExampleIds
 from lazycache.capture.provenance import describe_capture, differences
 from lazycache.capture.recorder import Recorder
 from lazycache.capture.resolve import resolve
-from lazycache.capture.select import Positions, check_positions
+from lazycache.capture.select import Positions
 from lazycache.capture.sites import HookPoint
 from lazycache.catalog import fields
 from lazycache.catalog.snapshot import Snapshot
@@ -65,8 +64,8 @@ class Capture:
         self._points = resolve(model, sites)
         self._recording = {
             "tokenizer": tokenizer,
-            "positions": check_positions(positions),
-            "dtype": check_dtype(dtype),
+            "positions": positions,
+            "dtype": dtype,
             "columns": columns,
         }
         self._details = describe_capture(
