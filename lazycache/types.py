@@ -21,11 +21,38 @@ TOKENS = "tokens"
 EXAMPLES = "examples"
 """The row space with one row per example."""
 
+DECODER_TOKENS = "decoder_tokens"
+"""The row space with one row per kept token of the decoder of an encoder-decoder model."""
+
+CALLS_OF: Mapping[str, str] = {
+    TOKENS: "calls",
+    EXAMPLES: "example_calls",
+    DECODER_TOKENS: "decoder_calls",
+}
+"""Table to the row space of sites that one forward pass meets several times: a row for each call
+and row of the table, calls in order, each with its rows in order."""
+
 INDEX_COLUMNS: Mapping[str, tuple[str, ...]] = {
     TOKENS: ("example", "position"),
     EXAMPLES: ("example",),
+    DECODER_TOKENS: ("example", "position"),
+    "calls": ("example", "position", "call"),
+    "example_calls": ("example", "call"),
+    "decoder_calls": ("example", "position", "call"),
 }
 """The columns that every shard of a table carries, so that its rows name themselves."""
+
+WIDTH = "width"
+"""The index column that shards of ragged sites carry beside those of their table."""
+
+RAGGED = "ragged"
+"""Layout of sites whose rows differ in width: one dimension of `SiteSpec.shape` is -1."""
+
+
+def index_columns(site: SiteSpec) -> tuple[str, ...]:
+    """Return the index columns of a site's shards, in file order."""
+    columns = INDEX_COLUMNS[site.table]
+    return (*columns, WIDTH) if site.layout == RAGGED else columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +66,14 @@ class SiteSpec:
     dtype: str
     """Stored dtype by its torch name without prefix: `bfloat16`, `float32`, `int64`, ..."""
     shape: tuple[int, ...]
-    """Shape of one row; `()` for a scalar per row."""
+    """Shape of one row; `()` for a scalar per row. In a ragged site one dimension is -1: as wide as
+    the row says."""
     row_bytes: int
-    """Bytes of one row: item size times the product of `shape`."""
+    """Bytes of one row: item size times the product of `shape`; of a ragged site, of a row of
+    width 1."""
     layout: str = "row"
-    """How a row's units lie in a shard; `row` is a plain row-major matrix."""
+    """How a row's units lie in a shard; `row` is a plain row-major matrix, `ragged` rows of their
+    own width one behind the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +85,12 @@ class ChunkRef:
     value_offset: int
     """Byte offset of the first row's values; a multiple of 64. Row i is at + i * row_bytes."""
     value_crc: int
-    """CRC-32 of the `rows * row_bytes` value bytes."""
+    """CRC-32 of the value bytes: `rows * row_bytes`, or `width * row_bytes`."""
     index_offsets: tuple[int, ...]
-    """Byte offsets of the index columns' values, in the order of `INDEX_COLUMNS[table]`."""
+    """Byte offsets of the index columns' values, in the order of `index_columns(site)`."""
+    width: int | None = None
+    """Of a ragged site: widths of all rows together, so that the values have `width * row_bytes`
+    bytes; else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +136,26 @@ class TableFileRef:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrayRef:
+    """A tensor of the model that a run keeps once, because sites are computed from it on read."""
+
+    name: str
+    """Unique within the run: `head_out_3.weight`."""
+    path: str
+    """Relative to the dataset: `arrays/<name>/<unique>-r<rank>.parquet`."""
+    length: int
+    """Bytes of the whole file."""
+    dtype: str
+    """As in `SiteSpec`."""
+    shape: tuple[int, ...]
+    """Of the tensor; the first dimension counts the rows of the file."""
+    value_offset: int
+    """Byte offset of its values, row-major; a multiple of 64."""
+    value_crc: int
+    """CRC-32 of these bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """Who captured what, how: the provenance of a run."""
 
@@ -134,6 +187,8 @@ class Commit:
     """Table rows added by this commit."""
     shards: tuple[ShardRef, ...] = ()
     """Activations added by this commit."""
+    arrays: tuple[ArrayRef, ...] = ()
+    """Tensors of the model that this commit adds to its run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +218,20 @@ class SiteBlock:
     """Values of one site from one forward pass."""
 
     table: str
-    """The table whose block of the same batch has these rows."""
+    """The table whose block of the same batch has these rows. Of a table of calls a site may have
+    fewer: the first ones, as many calls as it had."""
     values: torch.Tensor
-    """[rows, *shape] on the CPU, contiguous, detached, owned by nobody else."""
+    """[rows, *shape] on the CPU, contiguous, detached, owned by nobody else; of a ragged site all
+    rows one behind the other: [elements]."""
+    shape: tuple[int, ...] | None = None
+    """Of a ragged site: shape of a row with -1 for its width; None: `values.shape[1:]`."""
+    widths: np.ndarray | None = None
+    """Of a ragged site: int32[rows], the width of each row, at least 1; else None."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return len(self.values if self.widths is None else self.widths)
 
 
 @dataclass(frozen=True, slots=True)

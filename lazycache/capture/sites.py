@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lazycache.capture.heads import Cut
 from lazycache.errors import CaptureError
 
 LAYER_SITES = (
@@ -57,20 +58,39 @@ class SiteName:
         return self.kind if self.layer is None else f"{self.kind}_{self.layer}"
 
 
+Side = Literal["out", "in", "grad_out", "grad_in"]
+"""What a module returns or is called with, or the gradient of the loss with respect to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class HookPoint:
-    """Where a site is in a model: a module, one side of it, and which of several tensors."""
+    """Where a site is in a model: a module, one side of it, and which part of what passes there."""
 
     path: str
     """Module path as `named_modules()` says it; `""` is the model itself."""
-    side: Literal["out", "in"]
-    """What the module returns, or what it is called with."""
+    side: Side
+    """What the module returns, or what it is called with, or the gradient of one of them."""
     index: int | None = None
     """Which element of a tuple (or field, counted) it is; None is the first tensor."""
+    field: str | None = None
+    """Which field of a mapping or output it is, or which argument by its name; before `index`."""
+    call: int | Literal["*"] | None = None
+    """Which call of several in one forward pass (0-based); `*` is each, as rows of the table of
+    calls; None is the only one, or each if there are several."""
+    cut: Cut | None = None
+    """How heads are cut out of the tensor; None takes it as it is."""
+    table: str | None = None
+    """The table that its rows belong to, where the name says so (canonical sites); None: judged."""
+    total: bool = False
+    """Of a gradient: of the tensor wherever it is used, not only in this module."""
 
     def __str__(self) -> str:
         """Return the raw site name, `model.norm:out`."""
-        return f"{self.path}:{self.side}" + ("" if self.index is None else f"[{self.index}]")
+        field = "" if self.field is None else f".{self.field}"
+        index = "" if self.index is None else f"[{self.index}]"
+        call = "" if self.call is None else f"@{self.call}"
+        cut = "" if self.cut is None else f" {self.cut}"
+        return f"{self.path}:{self.side}{field}{index}{call}{cut}"
 
 
 def parse_site(name: str) -> SiteName | None:

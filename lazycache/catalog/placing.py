@@ -10,15 +10,17 @@ from math import prod
 
 from lazycache.codec.dtypes import DTYPES
 from lazycache.errors import CorruptShardError
-from lazycache.types import EXAMPLES, INDEX_COLUMNS, TOKENS, ShardRef, SiteSpec, TableFileRef
+from lazycache.types import INDEX_COLUMNS, ShardRef, SiteSpec, TableFileRef
 
-_INDEX_BYTES = {TOKENS: (8, 4), EXAMPLES: (8,)}
+_COLUMN_BYTES = {"example": 8, "position": 4, "call": 4, "width": 4}
 _ITEM_BYTES = {dtype.name: dtype.itemsize for dtype in DTYPES}
 _LAYOUTS = ("row",)
 _MOST_DIMS = 32
 _MOST_ROW_BYTES = 1 << 30
 _MOST_ROWS = 1 << 62
-assert all(len(_INDEX_BYTES[table]) == len(names) for table, names in INDEX_COLUMNS.items())
+_INDEX_BYTES = {
+    table: tuple(_COLUMN_BYTES[name] for name in names) for table, names in INDEX_COLUMNS.items()
+}
 
 
 def check_site(site: SiteSpec) -> None:

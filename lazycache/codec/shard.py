@@ -34,10 +34,12 @@ _REQUIRED, _PLAIN, _RLE, _UNCOMPRESSED, _DATA_PAGE = 0, 0, 3, 0, 0
 INDEX_TYPES: Mapping[str, np.dtype] = {
     "example": np.dtype("<i8"),
     "position": np.dtype("<i4"),
+    "call": np.dtype("<i4"),
+    "width": np.dtype("<i4"),
 }
 """How the index columns lie in a shard."""
 
-_PHYSICAL = {"example": _INT64, "position": _INT32}
+_PHYSICAL = {"example": _INT64, "position": _INT32, "call": _INT32, "width": _INT32}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from lazycache.storage.layout import site_dir
 from lazycache.types import INDEX_COLUMNS, RowBatch, SiteBlock, SiteSpec, TableBlock
 from lazycache.writer.parts import Part, SitePart, TablePart
 
-_INDEX_TYPES = {"example": "int64", "position": "int32"}
+_INDEX_TYPES = {"example": "int64", "position": "int32", "call": "int32"}
 _RESERVED = frozenset({"row", "run"})  # every table of the index has its own
 
 
