@@ -62,7 +62,7 @@ class SiteSpec:
     name: str
     """The name a user asks for: `resid_out_3`, or a raw module path `model.norm:out`."""
     table: str
-    """The row space it is a column of: `tokens` or `examples`."""
+    """The row space it is a column of, one of `INDEX_COLUMNS`."""
     dtype: str
     """Stored dtype by its torch name without prefix: `bfloat16`, `float32`, `int64`, ..."""
     shape: tuple[int, ...]
@@ -115,10 +115,10 @@ class ShardRef:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TableFileRef:
-    """One immutable file of table rows (tokens or examples) as a commit names it."""
+    """One immutable file of table rows as a commit names it."""
 
     table: str
-    """`tokens` or `examples`."""
+    """The row space, one of `INDEX_COLUMNS`."""
     path: str
     """Relative to the dataset: `tables/<table>/<unique>-r<rank>.parquet`."""
     length: int
@@ -210,7 +210,8 @@ class TableBlock:
     rows: int
     """How many."""
     columns: Mapping[str, np.ndarray | Sequence[Any]]
-    """Column name to values. Always `example` (int64); for tokens also `position` (int32)."""
+    """Column name to values. Always the index columns of the table: `example` as int64, `position`
+    and `call` as int32."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,17 @@ import numpy as np
 
 from lazycache.catalog.log import create_dataset
 from lazycache.storage.fsspec_store import FsspecStore
-from lazycache.types import ChunkRef, Commit, RunInfo, ShardRef, SiteSpec, TableFileRef
+from lazycache.types import (
+    RAGGED,
+    ArrayRef,
+    ChunkRef,
+    Commit,
+    RunInfo,
+    ShardRef,
+    SiteSpec,
+    TableFileRef,
+    index_columns,
+)
 
 IDENTITY_RECORD = {"format": "lazycache", "version": 1, "uuid": "u", "created": "2026-01-01"}
 
@@ -20,6 +30,24 @@ def memory_store():
 
 def site(name="resid_out_0", *, table="tokens", shape=(4,), row_bytes=16, dtype="float32"):
     return SiteSpec(name=name, table=table, dtype=dtype, shape=shape, row_bytes=row_bytes)
+
+
+def ragged_site(name="pattern_0", *, table="tokens", heads=2):
+    """A site of float32 rows of `heads` times their own width."""
+    return SiteSpec(name, table, "float32", (heads, -1), heads * 4, RAGGED)
+
+
+def array(name="head_out_0.weight", *, shape=(2, 3, 4), path=None, crc=7, dtype="float32"):
+    """An array of float32 that lies where the writer would lay it."""
+    return ArrayRef(
+        name=name,
+        path=path or f"arrays/x/{uuid.uuid4().hex}-r0.parquet",
+        length=64 + 4 * int(np.prod(shape)) + 100,
+        dtype=dtype,
+        shape=shape,
+        value_offset=64,
+        value_crc=crc,
+    )
 
 
 def table_file(rows, *, table="tokens", row_start=0, examples=None, lengths=None, columns=None):
@@ -39,18 +67,19 @@ def table_file(rows, *, table="tokens", row_start=0, examples=None, lengths=None
 
 
 def shard(spec, rows, *, row_start=0, covers=None, chunk_rows=None, path=None):
-    """A shard of `rows` rows whose chunks lie as the writer would lay them."""
+    """A shard of `rows` rows whose chunks lie as the writer would lay them; ragged: 3 wide."""
     chunks, at = [], 64
-    widths = (8, 4) if spec.table == "tokens" else (8,)
+    sizes = [8 if name == "example" else 4 for name in index_columns(spec)]
     for first in range(0, rows, chunk_rows or max(rows, 1)):
         n = min(chunk_rows or rows, rows - first)
-        values, at = at, at + n * spec.row_bytes
+        width = 3 * n if spec.layout == RAGGED else None
+        values, at = at, at + (width or n) * spec.row_bytes
         offsets = []
-        for width in widths:
+        for size in sizes:
             offsets.append(at)
-            at += n * width
+            at += n * size
         at += -at % 64
-        chunks.append(ChunkRef(n, values, 7, tuple(offsets)))
+        chunks.append(ChunkRef(n, values, 7, tuple(offsets), width))
     return ShardRef(
         site=spec.name,
         path=path or f"data/x/{uuid.uuid4().hex}-r0.parquet",
@@ -62,7 +91,7 @@ def shard(spec, rows, *, row_start=0, covers=None, chunk_rows=None, path=None):
     )
 
 
-def draft(*, run="main", runs=(), sites=(), tables=(), shards=(), txn=None, version=0):
+def draft(*, run="main", runs=(), sites=(), tables=(), shards=(), arrays=(), txn=None, version=0):
     return Commit(
         version=version,
         txn=txn or uuid.uuid4().hex,
@@ -73,6 +102,21 @@ def draft(*, run="main", runs=(), sites=(), tables=(), shards=(), txn=None, vers
         sites=tuple(sites),
         tables=tuple(tables),
         shards=tuple(shards),
+        arrays=tuple(arrays),
+    )
+
+
+def full_commit(txn, *, rows=3):
+    """A commit of every kind of thing: ragged sites, calls and an array beside the usual."""
+    ragged, calls = ragged_site(), site("rnn:out@*", table="calls")
+    usual = small_commit(txn, rows=rows)
+    return draft(
+        txn=txn,
+        runs=usual.runs,
+        sites=[*usual.sites, ragged, calls],
+        tables=[*usual.tables, table_file(2 * rows, table="calls")],
+        shards=[*usual.shards, shard(ragged, rows), shard(calls, 2 * rows)],
+        arrays=[array()],
     )
 
 

@@ -16,8 +16,8 @@ import torch
 
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.shard import ShardEncoder
-from lazycache.codec.spec import spec_of
-from lazycache.types import ChunkRef
+from lazycache.codec.spec import spec_of, spec_of_block
+from lazycache.types import ChunkRef, SiteBlock
 
 
 def random_tensor(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -42,6 +42,38 @@ def write_shard(
             part = slice(start, start + chunk_rows)
             columns = {name: column[part] for name, column in index.items()}
             chunks.append(encoder.add_chunk([as_bytes(values[part])], columns))
+        encoder.finish()
+    assert path.stat().st_size == encoder.length
+    return tuple(chunks)
+
+
+def ragged_block(widths, shape: tuple[int, ...], dtype: torch.dtype, *, table="tokens"):
+    """Return a block of rows of these widths: random bits of a dtype."""
+    widths = np.asarray(widths, np.int32)
+    others = int(np.prod([size for size in shape if size != -1]))
+    values = random_tensor(int(widths.sum()) * others, (), dtype)
+    return SiteBlock(table, values, shape, widths)
+
+
+def ragged_rows(block: SiteBlock) -> list[bytes]:
+    """Return the bytes of each row of a ragged block."""
+    row_bytes = spec_of_block("site", block).row_bytes
+    data, ends = bytes(as_bytes(block.values)), np.cumsum(block.widths) * row_bytes
+    starts = ends - block.widths * row_bytes
+    return [data[a:b] for a, b in zip(starts, ends, strict=True)]
+
+
+def write_ragged(path: Path, block: SiteBlock, *, chunk_rows: int) -> tuple[ChunkRef, ...]:
+    """Write a shard of a ragged block; example and position are those of `write_shard`."""
+    index, rows, chunks = index_columns(block.rows), ragged_rows(block), []
+    with path.open("wb") as file:
+        spec = spec_of_block("site", block)
+        encoder = ShardEncoder(spec, write=lambda buffers: file.write(b"".join(buffers)))
+        for start in range(0, block.rows, chunk_rows):
+            part = slice(start, start + chunk_rows)
+            columns = {name: column[part] for name, column in index.items()}
+            columns["width"] = block.widths[part]
+            chunks.append(encoder.add_chunk([memoryview(b"".join(rows[part]))], columns))
         encoder.finish()
     assert path.stat().st_size == encoder.length
     return tuple(chunks)
@@ -77,6 +109,13 @@ def read_fastparquet(path: Path) -> pa.Table:
 
 def _column(values) -> list:
     return [None if pd.isna(value) else value for value in values.to_list()]
+
+
+def read_fastparquet_index(path: Path) -> pa.Table:
+    """Read what fastparquet can of a ragged shard: it lacks the encoding of the values."""
+    file = fastparquet.ParquetFile(io.BytesIO(path.read_bytes()))
+    frame = file.to_pandas(columns=["example", "position", "width"])
+    return pa.table({name: _column(frame[name]) for name in frame.columns})
 
 
 READERS = {

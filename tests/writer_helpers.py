@@ -17,7 +17,14 @@ from lazycache.codec.dtypes import by_name, from_buffer
 from lazycache.codec.tables import decode_table
 from lazycache.storage.local_store import LocalStore
 from lazycache.storage.store import Store, Upload
-from lazycache.types import RowBatch, RunInfo, SiteBlock, TableBlock
+from lazycache.types import (
+    WIDTH,
+    RowBatch,
+    RunInfo,
+    SiteBlock,
+    TableBlock,
+    index_columns,
+)
 from lazycache.writer.settings import Settings
 from lazycache.writer.writer import DatasetWriter
 
@@ -44,8 +51,14 @@ def snapshot_of(store: Store) -> Snapshot:
 
 def new_writer(store: Store, **settings) -> DatasetWriter:
     given = {**DEFAULTS, **settings}
-    run = given.pop("run")
-    return DatasetWriter(store, snapshot=snapshot_of(store), run=run, settings=Settings(**given))
+    run, arrays = given.pop("run"), given.pop("arrays", {})
+    return DatasetWriter(
+        store,
+        snapshot=snapshot_of(store),
+        run=run,
+        settings=Settings(**given),
+        arrays=arrays,
+    )
 
 
 SITES = {
@@ -53,6 +66,19 @@ SITES = {
     "resid_out_1": ("tokens", (6,), torch.bfloat16),
     "z_0": ("tokens", (2, 3), torch.float32),
     "pooled": ("examples", (5,), torch.float64),
+}
+
+EVERY_SITE = {
+    **SITES,
+    "pattern_0": ("tokens", (2, -1), torch.bfloat16),
+    "rnn:out@*": ("calls", (4,), torch.float32),
+    "gate:out@*": ("calls", (), torch.float16),
+}
+"""Also a ragged site and sites of calls, of which `gate` has two in every batch."""
+
+ARRAYS = {
+    "head_out_0.weight": torch.arange(24, dtype=torch.bfloat16).reshape(2, 3, 4),
+    "scale": torch.tensor([1.5, float("nan")]),
 }
 
 
@@ -63,12 +89,36 @@ def batch_rows(number: int) -> int:
 
 def site_values(number: int, name: str, rows: int) -> torch.Tensor:
     """Values that follow from the batch, the site and the row, so that any mix-up shows."""
-    _, shape, dtype = SITES[name]
-    count = rows * int(np.prod(shape))
+    _, shape, dtype = EVERY_SITE[name]
+    return _counted(number, name, rows * int(np.prod(shape)), dtype).reshape(rows, *shape)
+
+
+def _counted(number: int, name: str, count: int, dtype: torch.dtype) -> torch.Tensor:
     seed = zlib.crc32(f"{number}:{name}".encode()) % 9973
-    return (
-        ((torch.arange(count, dtype=torch.int64) * 31 + seed) % 997).reshape(rows, *shape).to(dtype)
-    )
+    return ((torch.arange(count, dtype=torch.int64) * 31 + seed) % 997).to(dtype)
+
+
+def site_block(number: int, name: str, tables: dict[str, TableBlock]) -> SiteBlock:
+    """A block of a site: ragged ones are as wide as the example has positions up to the row."""
+    table, shape, dtype = EVERY_SITE[name]
+    if -1 in shape:
+        widths = np.asarray(tables[table].columns["position"], np.int32) + 1
+        count = int(widths.sum()) * int(np.prod([size for size in shape if size != -1]))
+        return SiteBlock(table, _counted(number, name, count, dtype), shape, widths)
+    rows = tables[table].rows if name != "gate:out@*" else 2 * tables["tokens"].rows
+    return SiteBlock(table, site_values(number, name, rows))
+
+
+def calls_block(tokens: TableBlock, calls: int) -> TableBlock:
+    """So many calls of all rows of `tokens`, one call after the other."""
+    columns = {name: np.tile(tokens.columns[name], calls) for name in ("example", "position")}
+    call = np.repeat(np.arange(calls, dtype=np.int32), tokens.rows)
+    return TableBlock(calls * tokens.rows, {**columns, "call": call})
+
+
+def batch_calls(number: int) -> int:
+    """How often the modules of a batch are called: once in a while more often than `gate` is."""
+    return 3 if number % 3 == 1 else 2
 
 
 def make_batch(number: int, *, sites: Sequence[str] = tuple(SITES), scale: int = 1) -> RowBatch:
@@ -85,19 +135,18 @@ def make_batch(number: int, *, sites: Sequence[str] = tuple(SITES), scale: int =
             2, {"example": np.array([2 * number, 2 * number + 1]), "batch": [number, number]}
         ),
     }
-    blocks = {}
-    for name in sites:
-        table = SITES[name][0]
-        blocks[name] = SiteBlock(table, site_values(number, name, tables[table].rows))
-    return RowBatch(tables, blocks)
+    if any(EVERY_SITE[name][0] == "calls" for name in sites):
+        tables["calls"] = calls_block(tables["tokens"], batch_calls(number))
+    return RowBatch(tables, {name: site_block(number, name, tables) for name in sites})
 
 
 @dataclass
 class Stored:
-    """A site as it lies in the files of a snapshot."""
+    """A site as it lies in the files of a snapshot; values of a ragged one are flat."""
 
     values: torch.Tensor
     rows: np.ndarray
+    widths: np.ndarray
     chunk_rows: list[int] = field(default_factory=list)
     shard_rows: list[int] = field(default_factory=list)
 
@@ -106,35 +155,49 @@ def read_site(store: Store, snapshot: Snapshot, name: str) -> Stored:
     """Read a site by its chunk references; check lengths, CRCs and index columns on the way."""
     spec = snapshot.sites[name]
     tokens = table_columns(store, snapshot, spec.table)
-    parts, rows, chunk_rows, shard_rows = [], [], [], []
+    parts, rows, widths, chunk_rows, shard_rows = [], [], [], [], []
+    shape = () if -1 in spec.shape else spec.shape
     for shard in snapshot.shards(name):
         data, row = store.get(shard.ref.path), shard.row_start
         assert len(data) == shard.ref.length
         for chunk in shard.ref.chunks:
-            size = chunk.rows * spec.row_bytes
-            raw = data[chunk.value_offset : chunk.value_offset + size]
+            units = chunk.rows if chunk.width is None else chunk.width
+            raw = data[chunk.value_offset : chunk.value_offset + units * spec.row_bytes]
             assert zlib.crc32(raw) == chunk.value_crc
             assert chunk.value_offset % 64 == 0
-            parts.append(from_buffer(raw, by_name(spec.dtype), (chunk.rows, *spec.shape)))
-            _check_index(data, chunk, tokens, row)
+            parts.append(_tensor(raw, spec.dtype, shape))
+            widths.append(_check_index(data, chunk, spec, tokens, row))
             rows.append(np.arange(row, row + chunk.rows))
             chunk_rows.append(chunk.rows)
             row += chunk.rows
         shard_rows.append(shard.ref.rows)
-    empty = torch.empty((0, *spec.shape), dtype=by_name(spec.dtype).torch)
+    empty = torch.empty((0, *shape), dtype=by_name(spec.dtype).torch)
     return Stored(
         torch.cat([empty, *parts]),
         np.concatenate([np.empty(0, np.int64), *rows]),
+        np.concatenate([np.empty(0, np.int32), *widths]),
         chunk_rows,
         shard_rows,
     )
 
 
-def _check_index(data, chunk, columns, row) -> None:
-    dtypes = {"example": "<i8", "position": "<i4"}
-    for (name, dtype), at in zip(dtypes.items(), chunk.index_offsets, strict=False):
-        got = np.frombuffer(data, dtype, chunk.rows, at).tolist()
-        assert got == columns[name][row : row + chunk.rows]
+def _tensor(raw: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    found = by_name(dtype)
+    flat = from_buffer(raw, found, (len(raw) // found.itemsize,))
+    return flat.reshape(-1, *shape) if shape else flat
+
+
+def _check_index(data, chunk, spec, columns, row) -> np.ndarray:
+    """Compare the index columns with those of the table; return the widths, if there are any."""
+    widths = np.empty(0, np.int32)
+    for name, at in zip(index_columns(spec), chunk.index_offsets, strict=True):
+        got = np.frombuffer(data, "<i8" if name == "example" else "<i4", chunk.rows, at)
+        if name == WIDTH:
+            widths = got
+        else:
+            assert got.tolist() == columns[name][row : row + chunk.rows]
+    assert chunk.width == (int(widths.sum()) if spec.layout == "ragged" else None)
+    return widths
 
 
 def table_columns(store: Store, snapshot: Snapshot, table: str) -> dict[str, list]:
@@ -158,31 +221,51 @@ def check_dataset(store: Store, numbers: Sequence[int], **how) -> Snapshot:
     """Assert that a dataset holds exactly these batches, in this order, bit for bit."""
     snapshot = snapshot_of(store)
     batches = [make_batch(number, **how) for number in numbers]
-    for table in ("tokens", "examples"):
+    for table in batches[0].tables if batches else ("tokens", "examples"):
         expected: dict[str, list] = {}
         for batch in batches:
             for name, values in batch.tables[table].columns.items():
                 expected.setdefault(name, []).extend(list(values))
         assert table_columns(store, snapshot, table) == expected
     for name in batches[0].sites if batches else ():
-        stored = read_site(store, snapshot, name)
-        expected = torch.cat([batch.sites[name].values for batch in batches])
-        assert stored.rows.tolist() == list(range(len(expected)))
-        assert stored.values.dtype == expected.dtype
-        assert torch.equal(stored.values, expected)
+        _check_site(read_site(store, snapshot, name), name, batches)
     return snapshot
 
 
+def _check_site(stored: Stored, name: str, batches: Sequence[RowBatch]) -> None:
+    blocks = [batch.sites[name] for batch in batches]
+    expected = torch.cat([block.values for block in blocks])
+    sizes = [batch.tables[EVERY_SITE[name][0]].rows for batch in batches]
+    first = np.cumsum([0, *sizes])
+    rows = [np.arange(at, at + block.rows) for at, block in zip(first, blocks, strict=False)]
+    assert stored.rows.tolist() == np.concatenate(rows).tolist()
+    assert stored.values.dtype == expected.dtype
+    assert torch.equal(stored.values, expected)
+    widths = [block.widths for block in blocks if block.widths is not None]
+    assert stored.widths.tolist() == np.concatenate([np.empty(0, int), *widths]).tolist()
+
+
+def read_array(store: Store, snapshot: Snapshot, name: str, *, run: str = "main") -> torch.Tensor:
+    """Read a tensor that a run keeps; check its file on the way."""
+    ref = snapshot.array(run, name)
+    data = store.get(ref.path)
+    raw = data[ref.value_offset :][: int(np.prod(ref.shape)) * by_name(ref.dtype).itemsize]
+    assert len(data) == ref.length
+    assert zlib.crc32(raw) == ref.value_crc
+    return from_buffer(raw, by_name(ref.dtype), ref.shape)
+
+
 def data_files(store: Store) -> set[str]:
-    """Shards and table files that lie in the folder, hidden ones included."""
+    """Shards, table files and arrays that lie in the folder, hidden ones included."""
     root = store.local_path("data").parent
-    found = [*root.glob("data/**/*"), *root.glob("tables/**/*")]
+    found = [path for part in ("data", "tables", "arrays") for path in root.glob(f"{part}/**/*")]
     return {path.relative_to(root).as_posix() for path in found if path.is_file()}
 
 
 def named_files(snapshot: Snapshot) -> set[str]:
-    """Shards and table files that the log names."""
-    refs = [ref for commit in snapshot.commits for ref in (*commit.shards, *commit.tables)]
+    """Shards, table files and arrays that the log names."""
+    commits = snapshot.commits
+    refs = [ref for each in commits for ref in (*each.shards, *each.tables, *each.arrays)]
     return {ref.path for ref in refs}
 
 

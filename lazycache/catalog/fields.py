@@ -80,6 +80,16 @@ def integers(value: Any) -> tuple[int, ...]:
     raise CorruptShardError(f"a list of integers from 0 was expected, not {_short(value)}")
 
 
+def shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of a row: integers from 0, and -1 for a width that every row has its own."""
+    if type(value) is list and value.count(-1) == 1:
+        at = value.index(-1)
+        if type(value[at]) is not int:  # -1.0 is equal to -1
+            raise CorruptShardError(f"a shape was expected, not {_short(value)}")
+        return (*integers(value[:at]), -1, *integers(value[at + 1 :]))
+    return integers(value)
+
+
 def _short(value: Any) -> str:
     """Return enough of a value to find it."""
     shown = repr(value)

@@ -17,7 +17,7 @@ from lazycache.errors import (
     FormatVersionError,
     StorageError,
 )
-from lazycache.storage.layout import DATA_PREFIX, IDENTITY, LOG_PREFIX, TABLES_PREFIX
+from lazycache.storage.layout import FILE_PREFIXES, IDENTITY, LOG_PREFIX
 from lazycache.storage.store import Store
 from lazycache.types import Identity
 
@@ -74,7 +74,7 @@ def foreign_files(store: Store) -> str:
 
     Hidden files and folders do not count: desktops and notebooks leave them everywhere.
     """
-    ours = (LOG_PREFIX, DATA_PREFIX, TABLES_PREFIX)
+    ours = (LOG_PREFIX, *FILE_PREFIXES)
     found = (
         info.path
         for info in store.list("")

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from lazycache.catalog.index_fill import fill, last_txn, quoted
+from lazycache.catalog.index_rows import BASE_COLUMNS
 from lazycache.errors import CorruptShardError, LazycacheError
-from lazycache.types import EXAMPLES, TOKENS
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import Snapshot
     from lazycache.storage.store import Store
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised with every change of `schema.sql`: files of another schema are not used."""
 
 KEPT_FILES = 2
@@ -246,7 +246,7 @@ def _is_index_of(path: Path, snapshot: Snapshot, version: int) -> bool:
 
 def _same_types(snapshot: Snapshot, version: int) -> bool:
     """Say whether no column has become another type since a version (int64 -> float64)."""
-    now = {table: snapshot.columns(table) for table in (TOKENS, EXAMPLES)}
+    now = {table: snapshot.columns(table) for table in BASE_COLUMNS}
     then = [file for commit in snapshot.commits[:version] for file in commit.tables]
     return all(
         now[file.table][column] == kind

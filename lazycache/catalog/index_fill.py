@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from lazycache.catalog.index_rows import (
+    BASE_COLUMNS,
     TableStream,
     commit_rows,
     index_columns,
@@ -19,7 +20,6 @@ from lazycache.catalog.index_rows import (
     sql_type,
 )
 from lazycache.errors import CorruptShardError
-from lazycache.types import EXAMPLES, TOKENS
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import Snapshot
@@ -65,7 +65,7 @@ def fill(
         connection.execute(files("lazycache.catalog").joinpath("schema.sql").read_text("utf-8"))
     with _fitting("log", store):
         _fill_commits(connection, snapshot, after=after or 0)
-    for table in (TOKENS, EXAMPLES):
+    for table in BASE_COLUMNS:
         _fill_table(connection, snapshot, store, table=table, after=after or 0)
     connection.execute("DELETE FROM index_of")
     connection.execute(
@@ -104,6 +104,8 @@ def _fill_table(
     _add_columns(connection, table, columns)
     first = _rows_until(snapshot, table, version=after)
     placed = [file for file in snapshot.table_files(table) if file.row_start >= first]
+    if not placed:
+        return
     stream = TableStream(store, placed, table=table, columns=columns)
     with _fitting(f"{table} table", store):
         try:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lazycache.catalog.computed import all_sites, computed_sites
 from lazycache.codec.columns import ARROW_TYPES
 from lazycache.errors import CorruptShardError, FormatVersionError, LazycacheError
-from lazycache.types import EXAMPLES, TOKENS
+from lazycache.types import DECODER_TOKENS, EXAMPLES, INDEX_COLUMNS, TOKENS
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import PlacedTable, Snapshot
@@ -26,11 +27,17 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 """Rows of a table file decoded at once."""
 
-BASE_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    TOKENS: ("row", "run", "example", "position", "token_id", "token"),
-    EXAMPLES: ("row", "run", "example", "length"),
+_KNOWN = {
+    TOKENS: ("token_id", "token"),
+    EXAMPLES: ("length",),
+    DECODER_TOKENS: ("token_id", "token"),
 }
-"""The columns that the index always has, in order: those of `schema.sql`."""
+
+BASE_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    table: ("row", "run", *columns, *_KNOWN.get(table, ()))
+    for table, columns in INDEX_COLUMNS.items()
+}
+"""The columns that the index always has of each table, in order: those of `schema.sql`."""
 
 _SQL = {
     "bool": "BOOLEAN",
@@ -195,9 +202,14 @@ def run_rows(snapshot: Snapshot) -> pa.Table:
 
 
 def site_rows(snapshot: Snapshot) -> pa.Table:
-    """Return the rows of `sites`."""
-    specs = list(snapshot.sites.values())
-    shards = [snapshot.shards(spec.name) for spec in specs]
+    """Return the rows of `sites`: what is stored, and what is computed from it."""
+    computed = computed_sites(snapshot)
+    specs = list(all_sites(snapshot).values())
+    shards = [() if spec.name in computed else snapshot.shards(spec.name) for spec in specs]
+    rows = [
+        computed[spec.name].rows if spec.name in computed else snapshot.covered(spec.name)
+        for spec in specs
+    ]
     return pa.table(
         {
             "site": pa.array([spec.name for spec in specs], pa.string()),
@@ -206,7 +218,7 @@ def site_rows(snapshot: Snapshot) -> pa.Table:
             "shape": pa.array([list(spec.shape) for spec in specs], pa.list_(pa.int64())),
             "row_bytes": pa.array([spec.row_bytes for spec in specs], pa.int64()),
             "layout": pa.array([spec.layout for spec in specs], pa.string()),
-            "rows": pa.array([snapshot.covered(spec.name) for spec in specs], pa.int64()),
+            "rows": pa.array(rows, pa.int64()),
             "shards": pa.array([len(placed) for placed in shards], pa.int64()),
             "bytes": pa.array([sum(p.ref.length for p in placed) for placed in shards], pa.int64()),
         }
@@ -228,7 +240,8 @@ def shard_rows(snapshot: Snapshot, *, after: int) -> tuple[pa.Table, pa.Table]:
                 (spec.name, ref.path, version, start, ref.rows, len(ref.chunks), ref.length)
             )
             for number, chunk in enumerate(ref.chunks):
-                nbytes = chunk.rows * spec.row_bytes
+                units = chunk.rows if chunk.width is None else chunk.width
+                nbytes = units * spec.row_bytes
                 place = (chunk.value_offset, nbytes, chunk.value_crc)
                 chunks.append((spec.name, ref.path, number, start, chunk.rows, *place))
                 start += chunk.rows

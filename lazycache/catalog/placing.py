@@ -10,17 +10,23 @@ from math import prod
 
 from lazycache.codec.dtypes import DTYPES
 from lazycache.errors import CorruptShardError
-from lazycache.types import INDEX_COLUMNS, ShardRef, SiteSpec, TableFileRef
+from lazycache.types import (
+    INDEX_COLUMNS,
+    RAGGED,
+    ArrayRef,
+    ChunkRef,
+    ShardRef,
+    SiteSpec,
+    TableFileRef,
+    index_columns,
+)
 
 _COLUMN_BYTES = {"example": 8, "position": 4, "call": 4, "width": 4}
 _ITEM_BYTES = {dtype.name: dtype.itemsize for dtype in DTYPES}
-_LAYOUTS = ("row",)
+_LAYOUTS = {"row": 0, RAGGED: 1}  # and how many dimensions of -1 they have
 _MOST_DIMS = 32
 _MOST_ROW_BYTES = 1 << 30
 _MOST_ROWS = 1 << 62
-_INDEX_BYTES = {
-    table: tuple(_COLUMN_BYTES[name] for name in names) for table, names in INDEX_COLUMNS.items()
-}
 
 
 def check_site(site: SiteSpec) -> None:
@@ -34,9 +40,15 @@ def check_site(site: SiteSpec) -> None:
         raise CorruptShardError(
             f"Site {site.name!r} has the dtype {site.dtype!r}, the layout {site.layout!r} and "
             f"{len(site.shape)} dimensions. Known are the dtypes {', '.join(_ITEM_BYTES)}, the "
-            f"layout {_LAYOUTS[0]!r} and up to {_MOST_DIMS} dimensions."
+            f"layouts {', '.join(_LAYOUTS)} and up to {_MOST_DIMS} dimensions."
         )
-    need = prod(site.shape) * size
+    if site.shape.count(-1) != _LAYOUTS[site.layout] or site.table not in INDEX_COLUMNS:
+        raise CorruptShardError(
+            f"Site {site.name!r} of layout {site.layout!r} cannot have the shape {site.shape} in "
+            f"table {site.table!r}: a ragged site has one dimension of -1, others have none, and "
+            f"there are the tables {', '.join(INDEX_COLUMNS)}."
+        )
+    need = prod(dim for dim in site.shape if dim != -1) * size
     if site.row_bytes != need or not 0 < need <= _MOST_ROW_BYTES:
         raise CorruptShardError(
             f"Site {site.name!r} of {site.dtype} and shape {site.shape} cannot have "
@@ -46,24 +58,56 @@ def check_site(site: SiteSpec) -> None:
 
 
 def check_shard(shard: ShardRef, site: SiteSpec) -> None:
-    """Raise `CorruptShardError` unless every chunk lies inside the file."""
-    length, row_bytes = shard.length, site.row_bytes
-    widths = _INDEX_BYTES.get(site.table)
+    """Raise `CorruptShardError` unless every chunk lies inside the file.
+
+    A chunk of a ragged site says its width, any other chunk does not.
+    """
+    length, row_bytes, ragged = shard.length, site.row_bytes, site.layout == RAGGED
+    columns = [_COLUMN_BYTES[name] for name in index_columns(site)]
     for chunk in shard.chunks:
-        rows, places = chunk.rows, chunk.index_offsets
-        if chunk.value_offset + rows * row_bytes > length:
+        width = chunk.width
+        if (width is not None) != ragged:
+            has = "no width" if ragged else f"the width {width}"
             raise CorruptShardError(
-                f"{shard.path!r}: a chunk of {rows} rows of {row_bytes} bytes from byte "
+                f"{shard.path!r}: a chunk has {has}, but site {site.name!r} is of layout "
+                f"{site.layout!r}."
+            )
+        units = chunk.rows if width is None else width
+        if chunk.value_offset + units * row_bytes > length:
+            raise CorruptShardError(
+                f"{shard.path!r}: a chunk of {units} times {row_bytes} bytes from byte "
                 f"{chunk.value_offset} does not fit in its {length} bytes."
             )
-        if widths is not None and not _inside(places, widths, rows, length):
-            raise CorruptShardError(f"{shard.path!r}: an index column does not fit: {places}.")
+        if not _inside(chunk, columns, length):
+            raise CorruptShardError(
+                f"{shard.path!r}: an index column does not fit: {chunk.index_offsets}."
+            )
 
 
-def _inside(places: tuple[int, ...], widths: tuple[int, ...], rows: int, length: int) -> bool:
-    if len(places) != len(widths):
+def _inside(chunk: ChunkRef, columns: Sequence[int], length: int) -> bool:
+    places, rows = chunk.index_offsets, chunk.rows
+    if len(places) != len(columns):
         return False
-    return all(place + rows * width <= length for place, width in zip(places, widths, strict=True))
+    return all(place + rows * size <= length for place, size in zip(places, columns, strict=True))
+
+
+def check_array(array: ArrayRef) -> None:
+    """Raise `CorruptShardError` unless the values have the bytes of a tensor inside the file."""
+    size = _ITEM_BYTES.get(array.dtype)
+    if size is None or not 0 < len(array.shape) <= _MOST_DIMS:
+        raise CorruptShardError(
+            f"Array {array.name!r} has the dtype {array.dtype!r} and {len(array.shape)} "
+            f"dimensions. Known are the dtypes {', '.join(_ITEM_BYTES)} and 1 to {_MOST_DIMS} "
+            "dimensions."
+        )
+    nbytes = prod(array.shape) * size
+    if array.value_offset % 64 or not 0 < nbytes <= array.length - array.value_offset:
+        raise CorruptShardError(
+            f"{array.path!r}: an array of {array.dtype} and shape {array.shape} from byte "
+            f"{array.value_offset} does not fit in its {array.length} bytes."
+        )
+    if array.value_crc >> 32:
+        raise CorruptShardError(f"{array.path!r}: {array.value_crc} is no CRC-32.")
 
 
 def check_tiling(files: Sequence[TableFileRef], *, base: int) -> None:

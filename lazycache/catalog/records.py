@@ -17,7 +17,15 @@ import numpy as np
 from lazycache.catalog import fields
 from lazycache.catalog.int_lists import decode_ints, encode_ints
 from lazycache.errors import CorruptShardError, FormatVersionError, StorageError
-from lazycache.types import ChunkRef, Commit, RunInfo, ShardRef, SiteSpec, TableFileRef
+from lazycache.types import (
+    ArrayRef,
+    ChunkRef,
+    Commit,
+    RunInfo,
+    ShardRef,
+    SiteSpec,
+    TableFileRef,
+)
 
 FORMAT_VERSION = 1
 """The newest format that this code reads, and the one that it writes."""
@@ -52,6 +60,7 @@ def encode(commit: Commit) -> bytes:
         *map(_encode_site, commit.sites),
         *map(_encode_rows, commit.tables),
         *map(_encode_shard, commit.shards),
+        *map(_encode_array, commit.arrays),
     ]
     record = {
         "version": commit.version,
@@ -122,6 +131,7 @@ def _commit(entry: Mapping[str, Any], *, version: int, where: str) -> Commit:
         sites=tuple(parts["site"]),
         tables=tuple(parts["rows"]),
         shards=tuple(parts["shard"]),
+        arrays=tuple(parts["array"]),
     )
 
 
@@ -150,7 +160,7 @@ def _site(op: Mapping[str, Any]) -> SiteSpec:
         name=fields.name(op, "name"),
         table=fields.name(op, "table"),
         dtype=fields.name(op, "dtype"),
-        shape=fields.integers(op.get("shape")),
+        shape=fields.shape(op.get("shape")),
         row_bytes=fields.integer(op, "row_bytes"),
         layout=fields.name(op, "layout"),
     )
@@ -204,8 +214,13 @@ def _encode_shard(shard: ShardRef) -> dict[str, Any]:
         "rows": shard.rows,
         "row_start": shard.row_start,
         "covers": shard.covers,
-        "chunks": [[c.rows, c.value_offset, c.value_crc, c.index_offsets] for c in shard.chunks],
+        "chunks": [_encode_chunk(chunk) for chunk in shard.chunks],
     }
+
+
+def _encode_chunk(chunk: ChunkRef) -> list[Any]:
+    entry = [chunk.rows, chunk.value_offset, chunk.value_crc, chunk.index_offsets]
+    return entry if chunk.width is None else [*entry, chunk.width]
 
 
 def _shard(op: Mapping[str, Any]) -> ShardRef:
@@ -226,15 +241,42 @@ def _shard(op: Mapping[str, Any]) -> ShardRef:
 
 def _chunk(entry: Any, length: int) -> ChunkRef:
     """Check what can be checked without the site: a snapshot checks the rest."""
-    if type(entry) is not list or len(entry) != 4:  # noqa: PLR2004 - the parts of a chunk
+    if type(entry) is not list or len(entry) not in (4, 5):  # the fifth: of ragged sites
         raise CorruptShardError(f"not a chunk: {str(entry)[:80]}")
-    rows, offset, crc = fields.integers(entry[:3])
+    rows, offset, crc, *width = fields.integers([*entry[:3], *entry[4:]])
     places = fields.integers(entry[3])
-    if rows < 1 or crc >> 32 or offset % 64:
+    # a row of a ragged site has a width of 1 at least
+    if rows < 1 or crc >> 32 or offset % 64 or (width and width[0] < rows):
         raise CorruptShardError(f"not a chunk: {str(entry)[:80]}")
     if max(offset, *places, 0) > length:
         raise CorruptShardError(f"a chunk starts outside of its file of {length} bytes")
-    return ChunkRef(rows=rows, value_offset=offset, value_crc=crc, index_offsets=places)
+    return ChunkRef(rows, offset, crc, places, *width)
+
+
+def _encode_array(array: ArrayRef) -> dict[str, Any]:
+    return {
+        "op": "array",
+        "name": array.name,
+        "path": array.path,
+        "length": array.length,
+        "dtype": array.dtype,
+        "shape": array.shape,
+        "value_offset": array.value_offset,
+        "value_crc": array.value_crc,
+        "optional": True,  # who does not know arrays reads all that is stored
+    }
+
+
+def _array(op: Mapping[str, Any]) -> ArrayRef:
+    return ArrayRef(
+        name=fields.name(op, "name"),
+        path=fields.path(op),
+        length=fields.integer(op, "length"),
+        dtype=fields.name(op, "dtype"),
+        shape=fields.integers(op.get("shape")),
+        value_offset=fields.integer(op, "value_offset"),
+        value_crc=fields.integer(op, "value_crc"),
+    )
 
 
 _DECODERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -242,4 +284,5 @@ _DECODERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "site": _site,
     "rows": _rows,
     "shard": _shard,
+    "array": _array,
 }

@@ -27,9 +27,9 @@ CREATE TABLE sites (
     site       VARCHAR NOT NULL,
     table_name VARCHAR NOT NULL,
     dtype      VARCHAR NOT NULL,
-    shape      BIGINT[] NOT NULL,
-    row_bytes  BIGINT NOT NULL,
-    layout     VARCHAR NOT NULL,
+    shape      BIGINT[] NOT NULL,   -- of a row; -1: as wide as the row says
+    row_bytes  BIGINT NOT NULL,     -- of a ragged site, of a row of width 1
+    layout     VARCHAR NOT NULL,    -- 'row', 'ragged', or 'computed' from another site when read
     rows       BIGINT NOT NULL,     -- rows that have a value
     shards     BIGINT NOT NULL,
     bytes      BIGINT NOT NULL      -- of its files
@@ -70,4 +70,38 @@ CREATE TABLE examples (     -- user columns are added behind these
     run     VARCHAR,
     example BIGINT,
     length  BIGINT
+);
+
+CREATE TABLE decoder_tokens (   -- tokens of the decoder of an encoder-decoder model
+    row      BIGINT NOT NULL,
+    run      VARCHAR,
+    example  BIGINT,
+    position INTEGER,
+    token_id BIGINT,
+    token    VARCHAR
+);
+
+-- rows of modules that a forward pass calls several times: one for each call and row
+
+CREATE TABLE calls (
+    row      BIGINT NOT NULL,
+    run      VARCHAR,
+    example  BIGINT,
+    position INTEGER,
+    call     INTEGER        -- 0-based
+);
+
+CREATE TABLE example_calls (
+    row     BIGINT NOT NULL,
+    run     VARCHAR,
+    example BIGINT,
+    call    INTEGER
+);
+
+CREATE TABLE decoder_calls (
+    row      BIGINT NOT NULL,
+    run      VARCHAR,
+    example  BIGINT,
+    position INTEGER,
+    call     INTEGER
 );

@@ -12,11 +12,20 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from lazycache.catalog.column_types import widest
+from lazycache.catalog.conflicts import same_array
 from lazycache.catalog.extents import Extents, merged_extents
 from lazycache.catalog.natural import natural_key
-from lazycache.catalog.placing import check_shard, check_site, check_tiling
+from lazycache.catalog.placing import check_array, check_shard, check_site, check_tiling
 from lazycache.errors import CorruptShardError, SiteNotFoundError, nearest
-from lazycache.types import Commit, Identity, RunInfo, ShardRef, SiteSpec, TableFileRef
+from lazycache.types import (
+    ArrayRef,
+    Commit,
+    Identity,
+    RunInfo,
+    ShardRef,
+    SiteSpec,
+    TableFileRef,
+)
 
 __all__ = ["Extents", "PlacedShard", "PlacedTable", "Snapshot"]
 
@@ -83,6 +92,7 @@ class Snapshot:
     """All commits: commit v is commits[v-1]."""
     _tables: Mapping[str, _Table] = field(default_factory=dict, repr=False)
     _shards: Mapping[str, tuple[PlacedShard, ...]] = field(default_factory=dict, repr=False)
+    _arrays: Mapping[tuple[str, str], ArrayRef] = field(default_factory=dict, repr=False)
     _paths: frozenset[str] = field(default_factory=frozenset, repr=False)
 
     @staticmethod
@@ -134,6 +144,14 @@ class Snapshot:
         """
         return sum(shard.ref.rows for shard in self.shards(site))
 
+    def array(self, run: str, name: str) -> ArrayRef | None:
+        """Return a tensor that a run keeps; None if it keeps none of that name."""
+        return self._arrays.get((run, name))
+
+    def arrays(self, run: str) -> dict[str, ArrayRef]:
+        """Return all tensors that a run keeps, by name, in order of first appearance."""
+        return {name: array for (owner, name), array in self._arrays.items() if owner == run}
+
     def columns(self, table: str) -> dict[str, str]:
         """Columns of all files of a table and their types, in order of first appearance.
 
@@ -174,6 +192,7 @@ class _Replay:
         self._sites = dict(before.sites)
         self._tables: dict[str, _OpenTable] = {}
         self._shards: dict[str, list[PlacedShard]] = {}
+        self._arrays: dict[tuple[str, str], ArrayRef] = {}  # new ones
         self._paths = set(before._paths)  # noqa: SLF001 - a snapshot in the making
 
     def add(self, commit: Commit) -> None:
@@ -192,8 +211,11 @@ class _Replay:
             self._add_rows(commit)
         for shard in commit.shards:
             self._place(shard)
+        for array in commit.arrays:
+            self._keep(array, run=commit.run)
         paths = [file.path for file in commit.tables]
-        self._claim([*paths, *[shard.path for shard in commit.shards]])
+        paths += [shard.path for shard in commit.shards]
+        self._claim(paths + [array.path for array in commit.arrays])
 
     def _claim(self, paths: Sequence[str]) -> None:
         """Refuse a file that is named twice: its bytes cannot be two things."""
@@ -215,16 +237,32 @@ class _Replay:
             )
 
     def _add_rows(self, commit: Commit) -> None:
-        if commit.run not in self._runs:
-            raise CorruptShardError(
-                f"Commit {commit.version} adds rows to run {commit.run!r}, which nobody declared."
-            )
+        self._check_run(commit.run, "rows")
         for table in dict.fromkeys(file.table for file in commit.tables):
             files = [file for file in commit.tables if file.table == table]
             files.sort(key=lambda file: (file.row_start, file.rows))
             target = self._table(table)
             check_tiling(files, base=target.rows)
             target.extend(files, run=commit.run, version=commit.version)
+
+    def _check_run(self, run: str, what: str) -> None:
+        if run not in self._runs:
+            raise CorruptShardError(
+                f"Commit {self._version} adds {what} to run {run!r}, which nobody declared."
+            )
+
+    def _keep(self, array: ArrayRef, *, run: str) -> None:
+        """Keep the first array of a name; two writers of a run may both have written it."""
+        self._check_run(run, "an array")
+        check_array(array)
+        known = self._arrays.get((run, array.name)) or self._before.array(run, array.name)
+        if known is None:
+            self._arrays[run, array.name] = array
+        elif not same_array(known, array):
+            raise CorruptShardError(
+                f"Commit {self._version} gives run {run!r} the array {array.name!r} of "
+                f"{array.dtype} and shape {array.shape}; it has another one of that name."
+            )
 
     def _table(self, name: str) -> _OpenTable:
         if name not in self._tables:
@@ -276,6 +314,7 @@ class _Replay:
             commits=(*before.commits, *self._commits),
             _tables={**before._tables, **{k: v.closed() for k, v in self._tables.items()}},  # noqa: SLF001
             _shards={**before._shards, **{k: tuple(v) for k, v in self._shards.items()}},  # noqa: SLF001
+            _arrays={**before._arrays, **self._arrays},  # noqa: SLF001
             _paths=frozenset(self._paths),
         )
 

@@ -8,7 +8,7 @@ from lazycache.catalog.identity import create_dataset, foreign_files, read_ident
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import DatasetExistsError, DatasetNotFoundError
-from lazycache.storage.layout import DATA_PREFIX, IDENTITY, LOG_PREFIX, TABLES_PREFIX
+from lazycache.storage.layout import FILE_PREFIXES, IDENTITY, LOG_PREFIX
 from lazycache.storage.store import Store
 
 
@@ -83,6 +83,6 @@ def remove_dataset(store: Store) -> None:
         )
     paths = [info.path for info in store.list("")]
     log = sorted((path for path in paths if path.startswith(LOG_PREFIX)), reverse=True)
-    data = [path for path in paths if path.startswith((DATA_PREFIX, TABLES_PREFIX))]
+    data = [path for path in paths if path.startswith(FILE_PREFIXES)]
     for path in (*log, *data, IDENTITY):
         store.delete(path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 from lazycache.codec.dtypes import of_tensor
 from lazycache.errors import CaptureError
-from lazycache.types import SiteSpec
+from lazycache.types import RAGGED, SiteBlock, SiteSpec
 
 MAX_ROW_BYTES = 1 << 30
 """A chunk holds at least one row and a Parquet page is below 2 GiB: half of it leaves room."""
@@ -33,9 +34,62 @@ def spec_of(name: str, table: str, tensor: torch.Tensor) -> SiteSpec:
     dtype = of_tensor(tensor)
     shape = tuple(tensor.shape[1:])
     row_bytes = dtype.itemsize * math.prod(shape)
-    if not 0 < row_bytes <= MAX_ROW_BYTES:
+    _check_row(name, dtype.name, shape, row_bytes)
+    return SiteSpec(name, table, dtype.name, shape, row_bytes)
+
+
+def spec_of_block(name: str, block: SiteBlock) -> SiteSpec:
+    """Return the spec of a site from a block of its values, ragged or not.
+
+    Cost: looks at metadata and, of a ragged block, at its widths.
+
+    Raises:
+        UnsupportedDtypeError: the values cannot be stored bit for bit.
+        CaptureError: as `spec_of`; or shape, widths and values of a ragged block contradict each
+            other.
+
+    Example:
+        >>> block = SiteBlock(
+        ...     "tokens", torch.zeros(2 * 3 + 2 * 5), shape=(2, -1), widths=np.array([3, 5])
+        ... )
+        >>> spec = spec_of_block("pattern_3", block)
+        >>> spec.layout, spec.shape, spec.row_bytes
+        ('ragged', (2, -1), 8)
+    """
+    if block.widths is None:
+        if block.shape is not None and block.shape != tuple(block.values.shape[1:]):
+            raise CaptureError(
+                f"site {name!r}: rows of shape {tuple(block.values.shape[1:])} that are said to "
+                f"have shape {block.shape}; a ragged site also needs the width of each row."
+            )
+        return spec_of(name, block.table, block.values)
+    return _ragged(name, block, block.widths)
+
+
+def _ragged(name: str, block: SiteBlock, widths: np.ndarray) -> SiteSpec:
+    dtype, shape = of_tensor(block.values), block.shape or ()
+    others = [size for size in shape if size != -1]
+    if len(others) != len(shape) - 1 or any(size < 1 for size in others):
         raise CaptureError(
-            f"site {name!r}: a row of shape {shape} and dtype {dtype.name} is {row_bytes:,} bytes; "
+            f"site {name!r}: rows that have widths need a shape with one -1, not {block.shape}."
+        )
+    row_bytes = dtype.itemsize * math.prod(others)
+    if widths.ndim != 1 or widths.dtype.kind not in "iu" or (widths < 1).any():
+        raise CaptureError(f"site {name!r}: widths must be whole numbers from 1, one per row.")
+    widest = int(widths.max(initial=1))
+    _check_row(name, dtype.name, shape, row_bytes * widest)
+    need = math.prod(others) * int(widths.sum(dtype=np.int64))
+    if block.values.shape != (need,):
+        raise CaptureError(
+            f"site {name!r}: rows of these widths have {need:,} values one behind the other; "
+            f"the tensor has shape {tuple(block.values.shape)}."
+        )
+    return SiteSpec(name, block.table, dtype.name, shape, row_bytes, RAGGED)
+
+
+def _check_row(name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> None:
+    if not 0 < nbytes <= MAX_ROW_BYTES:
+        raise CaptureError(
+            f"site {name!r}: a row of shape {shape} and dtype {dtype} is {nbytes:,} bytes; "
             f"a row must have between 1 and {MAX_ROW_BYTES:,}. Select units, or leave the site out."
         )
-    return SiteSpec(name, table, dtype.name, shape, row_bytes)

@@ -24,7 +24,7 @@ class Value:
 
 def i16(number: int) -> Value:
     """Encode a 16-bit integer."""
-    return Value(_I16, _zigzag(number))
+    return Value(_I16, zigzag(number))
 
 
 def i32(number: int) -> Value:
@@ -34,12 +34,12 @@ def i32(number: int) -> Value:
         >>> i32(-1).data, i32(300).data
         (b'\x01', b'\xd8\x04')
     """
-    return Value(_I32, _zigzag(number))
+    return Value(_I32, zigzag(number))
 
 
 def i64(number: int) -> Value:
     """Encode a 64-bit integer."""
-    return Value(_I64, _zigzag(number))
+    return Value(_I64, zigzag(number))
 
 
 def text(string: str) -> Value:
@@ -50,7 +50,7 @@ def text(string: str) -> Value:
         b'\x02hi'
     """
     data = string.encode()
-    return Value(_BINARY, _varint(len(data)) + data)
+    return Value(_BINARY, varint(len(data)) + data)
 
 
 def listing(values: Sequence[Value]) -> Value:
@@ -83,7 +83,7 @@ def struct(fields: Mapping[int, Value]) -> Value:
         if delta <= _SHORT:
             parts.append(bytes([delta << 4 | value.kind]))
         else:
-            parts.append(bytes([value.kind]) + _zigzag(number))
+            parts.append(bytes([value.kind]) + zigzag(number))
         parts.append(value.data)
         last = number
     return Value(_STRUCT, b"".join(parts) + b"\x00")
@@ -91,15 +91,27 @@ def struct(fields: Mapping[int, Value]) -> Value:
 
 def _list(kind: int, values: Sequence[Value]) -> Value:
     size = len(values)
-    head = bytes([size << 4 | kind]) if size < _SHORT else bytes([0xF0 | kind]) + _varint(size)
+    head = bytes([size << 4 | kind]) if size < _SHORT else bytes([0xF0 | kind]) + varint(size)
     return Value(_LIST, head + b"".join(value.data for value in values))
 
 
-def _zigzag(number: int) -> bytes:
-    return _varint(number << 1 if number >= 0 else (-number << 1) - 1)
+def zigzag(number: int) -> bytes:
+    r"""Encode an integer so that small ones of either sign are short.
+
+    Example:
+        >>> zigzag(-1), zigzag(64)
+        (b'\x01', b'\x80\x01')
+    """
+    return varint(number << 1 if number >= 0 else (-number << 1) - 1)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    r"""Encode an integer from 0, seven bits a byte (LEB128).
+
+    Example:
+        >>> varint(300)
+        b'\xac\x02'
+    """
     out = bytearray()
     while number > 0x7F:  # noqa: PLR2004 - seven bits a byte
         out.append(number & 0x7F | 0x80)

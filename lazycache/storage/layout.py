@@ -1,11 +1,12 @@
 """Where things lie in a dataset: the only place that builds or checks a path. Pure.
 
-A dataset holds one identity, a log of commits, activation shards and table files::
+A dataset holds one identity, a log of commits, activation shards, table files and arrays::
 
     lazycache.json
     _log/00000000000000000007.json
     data/<site>/<unique>-r<rank>.parquet
     tables/<table>/<unique>-r<rank>.parquet
+    arrays/<name>/<unique>-r<rank>.parquet
 
 Names become folder names that every file system and bucket takes: what is not a letter, digit,
 `.`, `_` or `-` is written as `~XX`, the hexadecimal value of each of its UTF-8 bytes.
@@ -27,6 +28,12 @@ DATA_PREFIX = "data/"
 TABLES_PREFIX = "tables/"
 """Folder of the table files."""
 
+ARRAYS_PREFIX = "arrays/"
+"""Folder of the tensors of the model that runs keep."""
+
+FILE_PREFIXES = (DATA_PREFIX, TABLES_PREFIX, ARRAYS_PREFIX)
+"""Folders of all the files that commits name."""
+
 _FOLDER_BYTES = 200  # file systems stop at 255 bytes per name; some encrypting ones earlier
 _PATH_CHARS = 1024  # the longest key that S3 takes
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]")
@@ -39,7 +46,7 @@ _INSIDE = re.compile(rf"{_PART}(?:/{_PART})*")
 
 
 def site_dir(name: str) -> str:
-    """Return the folder name of a site or table; different names get different folders.
+    """Return the folder name of a site, table or array; different names get different folders.
 
     Raises:
         StorageError: the name is empty, `.`, `..`, not Unicode text, or too long.
@@ -49,7 +56,9 @@ def site_dir(name: str) -> str:
         ('resid_out_3', 'model.norm~3Aout')
     """
     if name in {"", ".", ".."}:
-        raise StorageError(f"{name!r} cannot name a site or table: choose a name with letters.")
+        raise StorageError(
+            f"{name!r} cannot name a site, table or array: choose a name with letters."
+        )
     try:
         raw = name.encode()
     except UnicodeEncodeError as exc:
@@ -85,6 +94,16 @@ def table_path(table: str, *, unique: str, rank: int) -> str:
         'tables/tokens/0a1b-r0.parquet'
     """
     return f"{TABLES_PREFIX}{site_dir(table)}/{_file_name(unique, rank)}"
+
+
+def array_path(name: str, *, unique: str, rank: int) -> str:
+    """Return the path of a new file of a tensor that a run keeps.
+
+    Example:
+        >>> array_path("head_out_3.weight", unique="0a1b", rank=0)
+        'arrays/head_out_3.weight/0a1b-r0.parquet'
+    """
+    return f"{ARRAYS_PREFIX}{site_dir(name)}/{_file_name(unique, rank)}"
 
 
 def _file_name(unique: str, rank: int) -> str:

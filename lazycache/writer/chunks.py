@@ -7,27 +7,46 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lazycache.types import RAGGED, SiteSpec
 from lazycache.writer.parts import SitePart
 
 CHUNK_BYTES = 16 << 20
 """Bytes of values at which a chunk is large enough for any reader."""
 
-_FEWEST_ROWS = 128  # below, headers and requests cost more than values; the budget holds anyway
+# below, headers and requests cost more than values; the budget holds anyway
+_FEWEST_ROWS = 128
+_FEWEST_BYTES = 1 << 20
 
 
-def target_rows(*, row_bytes: int, chunk_rows: int, queue_bytes: int, sites: int) -> int:
-    """Return how many rows a chunk should have.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much fits into a chunk, or into what is left of one."""
+
+    rows: int
+    """Rows."""
+    nbytes: int
+    """Bytes of values; a chunk may have more if it has one row."""
+
+
+def chunk_room(spec: SiteSpec, *, chunk_rows: int, queue_bytes: int, sites: int) -> Room:
+    """Return how large the chunks of a site should be.
 
     The open chunks of all sites are to hold at most a quarter of the queue, so that batches flow.
 
     Example:
-        >>> target_rows(row_bytes=1536, chunk_rows=8192, queue_bytes=1 << 30, sites=30)
+        >>> spec = SiteSpec("resid_out_3", "tokens", "bfloat16", (768,), 1536)
+        >>> chunk_room(spec, chunk_rows=8192, queue_bytes=1 << 30, sites=30).rows
         5825
-        >>> target_rows(row_bytes=1 << 20, chunk_rows=8192, queue_bytes=1 << 30, sites=1)
-        16
+        >>> spec = SiteSpec("pattern_3", "tokens", "bfloat16", (12, -1), 24, "ragged")
+        >>> chunk_room(spec, chunk_rows=8192, queue_bytes=1 << 30, sites=30)
+        Room(rows=8192, nbytes=8947848)
     """
-    fair = queue_bytes // (4 * sites) // row_bytes
-    return max(1, min(chunk_rows, CHUNK_BYTES // row_bytes, max(_FEWEST_ROWS, fair)))
+    fair = queue_bytes // (4 * sites)
+    if spec.layout == RAGGED:
+        return Room(chunk_rows, min(CHUNK_BYTES, max(_FEWEST_BYTES, fair)))
+    fits, share = CHUNK_BYTES // spec.row_bytes, max(_FEWEST_ROWS, fair // spec.row_bytes)
+    rows = max(1, min(chunk_rows, fits, share))
+    return Room(rows, rows * spec.row_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,23 +63,28 @@ class Piece:
     """Bytes of budget that are free once this is written: with its last piece, all of a part."""
 
 
-def cut(part: SitePart, *, room: int, target: int) -> Iterator[Piece]:
-    """Yield a part as pieces: the first of at most `room` rows, the others of `target`.
+def cut(part: SitePart, *, left: Room, room: Room) -> Iterator[Piece]:
+    """Yield a part as pieces: the first fits into what is left of a chunk, each other is a chunk.
 
-    A tensor stays in memory as long as any view of it, so its bytes are free only with its last
-    piece, however few rows that has.
+    The first has no rows if none fits; every other has at least one. A tensor stays in memory as
+    long as any view of it, so its bytes are free only with its last piece, however few rows that
+    has.
     """
-    row_bytes = part.spec.row_bytes
-    start = 0
-    while start < part.rows:
-        stop = min(part.rows, start + (room if start == 0 else target))
-        yield Piece(
-            values=part.values[start * row_bytes : stop * row_bytes],
-            index={name: column[start:stop] for name, column in part.index.items()},
-            rows=stop - start,
-            frees=part.nbytes if stop == part.rows else 0,
-        )
-        start = stop
+    row = part.fitting(0, rows=left.rows, nbytes=left.nbytes)
+    yield _piece(part, 0, row)
+    while row < part.rows:
+        first, row = row, part.fitting(row, rows=room.rows, nbytes=room.nbytes)
+        row = max(row, first + 1)  # a row is never split
+        yield _piece(part, first, row)
+
+
+def _piece(part: SitePart, first: int, stop: int) -> Piece:
+    return Piece(
+        values=part.values[part.start(first) : part.start(stop)],
+        index={name: column[first:stop] for name, column in part.index.items()},
+        rows=stop - first,
+        frees=part.nbytes if stop == part.rows else 0,
+    )
 
 
 @dataclass(slots=True)
@@ -71,14 +95,26 @@ class OpenChunk:
     """In row order."""
     rows: int = 0
     """Of all pieces."""
+    nbytes: int = 0
+    """Bytes of the values of all pieces."""
     held: int = 0
     """Bytes of budget that writing them frees."""
 
     def add(self, piece: Piece) -> None:
-        """Append rows."""
-        self.pieces.append(piece)
-        self.rows += piece.rows
-        self.held += piece.frees
+        """Append rows, if the piece has any."""
+        if piece.rows:
+            self.pieces.append(piece)
+            self.rows += piece.rows
+            self.nbytes += piece.values.nbytes
+            self.held += piece.frees
+
+    def left(self, room: Room) -> Room:
+        """Return what still fits; negative if it holds more than `room`."""
+        return Room(room.rows - self.rows, room.nbytes - self.nbytes)
+
+    def is_full(self, room: Room) -> bool:
+        """Whether not even a small row fits any more."""
+        return self.rows >= room.rows or self.nbytes >= room.nbytes
 
     def index(self) -> dict[str, np.ndarray]:
         """Return the index columns of all rows. Copies them: they are small."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -14,7 +14,8 @@ import numpy as np
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CommitConflictError
-from lazycache.types import EXAMPLES, Commit, RunInfo, SiteSpec
+from lazycache.types import EXAMPLES, ArrayRef, Commit, RunInfo, SiteSpec
+from lazycache.writer.array_files import ArrayFiles
 from lazycache.writer.feed import Feed
 from lazycache.writer.jobs import Job, Mark, Stop
 from lazycache.writer.settings import Settings
@@ -30,14 +31,16 @@ class Committer:
         feed: Feed,
         log: CommitLog,
         snapshot: Snapshot,
-        run: RunInfo,
+        runs: Sequence[RunInfo],
+        arrays: ArrayFiles,
         specs: Callable[[], Mapping[str, SiteSpec]],
         settings: Settings,
     ) -> None:
         self._feed = feed
         self._log = log
-        self._run_info = run
-        self._run_declared = run.name in snapshot.runs
+        self._name = runs[0].name
+        self._undeclared = tuple(run for run in runs if run.name not in snapshot.runs)
+        self._arrays = arrays
         self._sites_declared = set(snapshot.sites)
         self._specs = specs
         self._settings = settings
@@ -58,6 +61,10 @@ class Committer:
         """Wait until the thread has ended."""
         while self._thread.is_alive():
             self._thread.join(1.0)  # in steps: some platforms cannot interrupt an endless one
+
+    def delete_leftovers(self) -> None:
+        """Delete the files that no log record can name. The thread has ended."""
+        self._arrays.delete_leftovers()
 
     def _run(self) -> None:
         try:
@@ -86,14 +93,15 @@ class Committer:
             return None if self._feed.failed else job.next
 
     def _commit(self, transaction: Transaction) -> None:
+        arrays = self._arrays.write(transaction)  # while the workers are still writing
         if not self._gathered(transaction):
             return
-        draft = self._draft(transaction)
+        draft = self._draft(transaction, arrays)
         # what others commit meanwhile is checked: sites by the log, ids of examples here
         written = self._log.append(
             draft, base=self.version, validate=lambda theirs: _check_examples(draft, theirs)
         )
-        self._run_declared = True
+        self._undeclared = ()
         self._sites_declared.update(spec.name for spec in draft.sites)
         with self._feed.lock:
             self.version = transaction.version = written.version
@@ -109,7 +117,7 @@ class Committer:
             transaction.attempted = not self._feed.failed
             return transaction.attempted
 
-    def _draft(self, transaction: Transaction) -> Commit:
+    def _draft(self, transaction: Transaction, arrays: Sequence[ArrayRef]) -> Commit:
         files = transaction.files
         specs = self._specs()
         # also a site that has no row yet: it exists, of no length
@@ -119,11 +127,12 @@ class Committer:
             txn=transaction.txn,
             writer=f"{platform.node()}:{os.getpid()}:r{self._settings.rank}",
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            run=self._run_info.name,
-            runs=() if self._run_declared else (self._run_info,),
+            run=self._name,
+            runs=self._undeclared,
             sites=tuple(specs[name] for name in sorted(new)),
             tables=tuple(sorted(files.tables, key=lambda ref: (ref.table, ref.row_start))),
             shards=tuple(sorted(files.shards, key=lambda ref: (ref.site, ref.row_start))),
+            arrays=tuple(arrays),
         )
 
 

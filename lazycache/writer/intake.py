@@ -9,14 +9,24 @@ import pyarrow as pa
 
 from lazycache.codec.columns import Values, column_type, to_array
 from lazycache.codec.dtypes import as_bytes
-from lazycache.codec.spec import spec_of
+from lazycache.codec.spec import spec_of_block
 from lazycache.errors import CaptureError, StorageError, UnsupportedDtypeError
 from lazycache.storage.layout import site_dir
-from lazycache.types import INDEX_COLUMNS, RowBatch, SiteBlock, SiteSpec, TableBlock
+from lazycache.types import (
+    CALLS_OF,
+    INDEX_COLUMNS,
+    WIDTH,
+    RowBatch,
+    SiteBlock,
+    SiteSpec,
+    TableBlock,
+)
 from lazycache.writer.parts import Part, SitePart, TablePart
 
 _INDEX_TYPES = {"example": "int64", "position": "int32", "call": "int32"}
 _RESERVED = frozenset({"row", "run"})  # every table of the index has its own
+_TYPES = {**_INDEX_TYPES, "step": "int32"}  # of columns that every dataset has alike
+_CALLS = frozenset(CALLS_OF.values())
 
 
 class Intake:
@@ -98,7 +108,7 @@ class Intake:
 
     def _kind(self, table: str, column: str, values: Values) -> str | None:
         """Return the type of a column: as declared, but whole numbers may become fractions."""
-        declared = self._columns[table].get(column)
+        declared = self._columns[table].get(column, _TYPES.get(column))
         if declared == "int64" and column_type(values) == "float64":
             return "float64"
         return declared or column_type(values)
@@ -117,20 +127,19 @@ class Intake:
             return None
         if block.table not in batch.tables:
             problems.append(f"site {name!r}: the batch has no rows of its table {block.table!r}")
-        elif len(block.values) != batch.tables[block.table].rows:
-            rows = batch.tables[block.table].rows
-            problems.append(f"site {name!r}: {len(block.values)} rows where the table has {rows}")
+        elif not _covers(block, rows := batch.tables[block.table].rows):
+            problems.append(f"site {name!r}: {block.rows} rows where the table has {rows}")
         index = indexes.get(block.table)
         if len(problems) > before or index is None:
             return None
-        return SitePart(spec, as_bytes(block.values), index, len(block.values))
+        return _part(spec, block, index)
 
     def _spec(self, name: str, block: SiteBlock, problems: list[str]) -> SiteSpec | None:
         values = block.values
         try:
             if name not in self._sites:
                 site_dir(name)
-            spec = spec_of(name, block.table, values)
+            spec = spec_of_block(name, block)
         except UnsupportedDtypeError as exc:
             raise UnsupportedDtypeError(f"site {name!r}: {exc}") from exc
         except (CaptureError, StorageError) as exc:
@@ -158,9 +167,27 @@ class Intake:
         ]
 
 
+def _covers(block: SiteBlock, rows: int) -> bool:
+    """Whether a site has the rows of its table; of a table of calls it may have the first ones."""
+    return block.rows == rows or (block.table in _CALLS and block.rows < rows)
+
+
+def _part(spec: SiteSpec, block: SiteBlock, index: Mapping[str, np.ndarray]) -> SitePart:
+    columns = {name: column[: block.rows] for name, column in index.items()}
+    if block.widths is None:
+        return SitePart(spec, as_bytes(block.values), columns, block.rows)
+    columns[WIDTH] = block.widths
+    starts = np.zeros(block.rows + 1, np.int64)
+    np.cumsum(block.widths, out=starts[1:])
+    starts *= spec.row_bytes
+    return SitePart(spec, as_bytes(block.values), columns, block.rows, starts)
+
+
 def _check_column(table: str, column: str, values: Values, rows: int) -> None:
     if not column or column in _RESERVED:
         raise CaptureError("the name is reserved: choose another")
+    if table in _CALLS and column not in INDEX_COLUMNS[table]:
+        raise CaptureError(f"rows of calls have no columns but {', '.join(INDEX_COLUMNS[table])}")
     if len(values) != rows:
         raise CaptureError(f"{len(values)} values for {rows} rows")
     if column in INDEX_COLUMNS[table] and to_array(values, _INDEX_TYPES[column]).null_count:

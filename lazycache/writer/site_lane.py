@@ -10,7 +10,7 @@ from lazycache.codec.shard import ShardEncoder
 from lazycache.storage.layout import shard_path
 from lazycache.storage.store import Store, Upload
 from lazycache.types import ChunkRef, ShardRef, SiteSpec
-from lazycache.writer.chunks import OpenChunk, cut, target_rows
+from lazycache.writer.chunks import OpenChunk, chunk_room, cut
 from lazycache.writer.parts import SitePart
 from lazycache.writer.settings import Settings
 
@@ -27,18 +27,34 @@ class _OpenShard:
 
 
 class SiteLane:
-    """Writes the rows of one site; holds at most one open chunk and one open file."""
+    """Writes the rows of one site; holds at most one open chunk and one open file.
+
+    Args:
+        spec: what the site is.
+        store: where the dataset is.
+        settings: how large chunks and files become.
+        free: told the bytes of parts that are written.
+        covers: version of the earlier commit whose rows these are; None: they are rows of the
+            commit that will name the files. Rows are counted from the first one of that commit.
+    """
 
     def __init__(
-        self, spec: SiteSpec, *, store: Store, settings: Settings, free: Callable[[int], None]
+        self,
+        spec: SiteSpec,
+        *,
+        store: Store,
+        settings: Settings,
+        free: Callable[[int], None],
+        covers: int | None = None,
     ) -> None:
+        self._covers = covers
         self._spec = spec
         self._store = store
         self._settings = settings
         self._free = free
         self._chunk = OpenChunk()
         self._shard: _OpenShard | None = None
-        self._row = 0  # of the transaction: the first one that is not written
+        self._row = 0  # of the commit: the first one that is not written
         self._done: list[ShardRef] = []
 
     @property
@@ -52,30 +68,39 @@ class SiteLane:
         return self._shard.encoder.length if self._shard else 0
 
     def add(self, part: SitePart, *, row_start: int, sites: int) -> None:
-        """Take rows over; write the chunks that they fill."""
+        """Take rows over; write the chunks that they fill.
+
+        Args:
+            part: the rows.
+            row_start: their first row in the commit; beyond the last one's end are rows that the
+                site lacks.
+            sites: how many share the queue.
+        """
         if row_start != self._row + self._chunk.rows:  # batches without this site: rows it lacks
             self.flush()
             self.roll()
             self._row = row_start
-        target = target_rows(
-            row_bytes=self._spec.row_bytes,
+        room = chunk_room(
+            self._spec,
             chunk_rows=self._settings.chunk_rows,
             queue_bytes=self._settings.queue_bytes,
             sites=sites,
         )
-        if self._chunk.rows >= target:  # it was larger while there were fewer sites
+        if self._chunk.is_full(room):  # it was larger while there were fewer sites
             self.flush()
-        for piece in cut(part, room=target - self._chunk.rows, target=target):
-            self._chunk.add(piece)
-            if self._chunk.rows >= target:
+        for number, piece in enumerate(cut(part, left=self._chunk.left(room), room=room)):
+            if number:
                 self.flush()
+            self._chunk.add(piece)
+        if self._chunk.is_full(room):
+            self.flush()
 
     def flush(self) -> None:
         """Write the open chunk, whatever its size."""
         if not self._chunk.rows:
             return
         chunk, self._chunk = self._chunk, OpenChunk()
-        shard = self._shard_with_room(chunk.rows * self._spec.row_bytes)
+        shard = self._shard_with_room(chunk.nbytes)
         ref = shard.encoder.add_chunk([piece.values for piece in chunk.pieces], chunk.index())
         shard.chunks.append(ref)
         self._row += chunk.rows
@@ -97,7 +122,7 @@ class SiteLane:
                 length=shard.encoder.length,
                 rows=shard.encoder.rows,
                 row_start=shard.row_start,
-                covers=None,
+                covers=self._covers,
                 chunks=tuple(shard.chunks),
             )
         )

@@ -27,7 +27,7 @@ class Worker:
         self._feed = feed
         self._store = store
         self._settings = settings
-        self._sites: dict[str, SiteLane] = {}
+        self._sites: dict[tuple[str, int | None], SiteLane] = {}  # by name and what they cover
         self._tables: dict[str, TableLane] = {}
         self._rows: dict[str, int] = {}  # of each table in this transaction, before this batch
         self._files = Files()  # of this transaction, finished
@@ -83,8 +83,10 @@ class Worker:
 
     def _take(self, part: Part, *, sites: int) -> None:
         if isinstance(part, SitePart):
-            row_start = self._rows.get(part.table, 0)
-            self._site_lane(part.spec).add(part, row_start=row_start, sites=sites)
+            place = part.place
+            row_start = self._rows.get(part.table, 0) if place is None else place.row_start
+            lane = self._site_lane(part.spec, None if place is None else place.covers)
+            lane.add(part, row_start=row_start, sites=sites)
             self._bound_open_files()
         else:
             self._table_lane(part.table).add(part)
@@ -98,6 +100,7 @@ class Worker:
     def _mark(self, mark: Mark) -> None:
         for site in self._sites.values():
             self._files.shards += site.finish()
+        self._sites = {key: lane for key, lane in self._sites.items() if key[1] is None}
         for table in self._tables.values():
             self._files.tables += table.finish()
         self._rows.clear()
@@ -112,12 +115,17 @@ class Worker:
     def _lanes(self) -> list[SiteLane | TableLane]:
         return [*self._sites.values(), *self._tables.values()]
 
-    def _site_lane(self, spec: SiteSpec) -> SiteLane:
-        if spec.name not in self._sites:
-            self._sites[spec.name] = SiteLane(
-                spec, store=self._store, settings=self._settings, free=self._feed.free
+    def _site_lane(self, spec: SiteSpec, covers: int | None) -> SiteLane:
+        key = spec.name, covers
+        if key not in self._sites:
+            self._sites[key] = SiteLane(
+                spec,
+                store=self._store,
+                settings=self._settings,
+                free=self._feed.free,
+                covers=covers,
             )
-        return self._sites[spec.name]
+        return self._sites[key]
 
     def _table_lane(self, table: str) -> TableLane:
         if table not in self._tables:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
 
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CaptureError, LazycacheError
 from lazycache.storage.store import Store
 from lazycache.types import INDEX_COLUMNS, RowBatch, RunInfo
+from lazycache.writer.array_files import ArrayFiles
 from lazycache.writer.committer import Committer
 from lazycache.writer.feed import Feed
 from lazycache.writer.intake import Intake
 from lazycache.writer.jobs import Load
-from lazycache.writer.parts import Part, SitePart, TablePart
+from lazycache.writer.parts import Part, Place, SitePart, TablePart
 from lazycache.writer.settings import Settings
 from lazycache.writer.worker import Worker
 
@@ -41,6 +46,10 @@ class WriterProgress:
     """Seconds that `write` has waited for room: how much slower the store is than the model."""
 
 
+IDLE = WriterProgress(0, 0, 0, 0, 0, 0.0)
+"""Of a writer that has not begun."""
+
+
 class DatasetWriter:
     """Write batches to a dataset. Implements `Sink`; may be used from several threads.
 
@@ -50,8 +59,14 @@ class DatasetWriter:
         store: where the dataset is.
         snapshot: the newest snapshot; its sites and columns keep their types.
         run: what the rows belong to; declared with the first commit.
+        notes: further descriptions that the first commit declares, of what is added to the run.
         settings: how much is queued, how much goes into a file and a commit. Peak memory is
             `queue_bytes` (or a batch that is larger) and the batch that waits for room.
+        arrays: tensors of the model that the run keeps, by name; those that it lacks are written
+            with the first commit. They must not change until then.
+
+    Raises:
+        CaptureError: an array cannot be stored, or differs from what the run has.
 
     Cost: activations are handed to the store as views of the batch's tensors, never copied; they
     are read once for their CRC. `write` returns at once while there is room.
@@ -87,8 +102,11 @@ class DatasetWriter:
         snapshot: Snapshot,
         run: RunInfo,
         settings: Settings,
+        arrays: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        notes: Sequence[RunInfo] = (),
     ) -> None:
         self._settings = settings
+        files = ArrayFiles(arrays, run=run.name, snapshot=snapshot, store=store, rank=settings.rank)
         count = min(_WORKERS, os.cpu_count() or 1)
         self._feed = Feed(limit=settings.queue_bytes, readers=count)
         columns = {table: snapshot.columns(table) for table in INDEX_COLUMNS}
@@ -106,7 +124,8 @@ class DatasetWriter:
             feed=self._feed,
             log=CommitLog(store),
             snapshot=snapshot,
-            run=run,
+            runs=(run, *notes),
+            arrays=files,
             specs=self._intake.specs,
             settings=self._settings,
         )
@@ -125,9 +144,33 @@ class DatasetWriter:
             UnsupportedDtypeError: values that cannot be stored: nothing was taken.
             LazycacheError: the first error that a thread met, again from every later call.
         """
+        self._take(batch, {})
+
+    def cover(self, batch: RowBatch, places: Mapping[str, Place]) -> None:
+        """Take over values for rows that an earlier commit has added: sites added later.
+
+        The rows of the batch itself are not stored again; they say whose values these are.
+
+        Args:
+            batch: Consecutive rows, as for `write`.
+            places: Table to where its rows are; a site of another table is refused.
+
+        Raises:
+            As `write`.
+        """
+        lost = [f"{n} ({b.table})" for n, b in batch.sites.items() if b.table not in places]
+        if lost:
+            raise CaptureError(f"There are no rows that these sites could be added to: {lost}")
+        self._take(batch, places)
+
+    def _take(self, batch: RowBatch, places: Mapping[str, Place]) -> None:
         self._feed.check_open()
         with self._checking:
             parts = self._intake.parts(batch)
+            if places:
+                # the rows themselves are stored; only their values are new
+                values = [part for part in parts if isinstance(part, SitePart)]
+                parts = [replace(part, place=places[part.table]) for part in values]
             load = self._load(parts)
         if not parts:
             return
@@ -202,6 +245,7 @@ class DatasetWriter:
         self._committer.join()
         for worker in self._workers:
             worker.delete_leftovers()
+        self._committer.delete_leftovers()
         self._closed = True
 
     def _load(self, parts: list[Part]) -> Load:
@@ -216,7 +260,7 @@ class DatasetWriter:
     def _assigned(self, part: Part) -> int:
         """Return the worker of a site or table: always the same, so that its rows stay in order."""
         if isinstance(part, SitePart):
-            key, weight = (True, part.spec.name), part.spec.row_bytes
+            key, weight = (True, part.spec.name), part.nbytes // part.rows
         else:
             key, weight = (False, part.table), _TABLE_WEIGHT
         if key not in self._worker_of:

@@ -1,18 +1,39 @@
 """The text of a log record: round trips, and what hostile or damaged text cannot do."""
 
 import json
+import math
 import zlib
 from dataclasses import replace
 
 import pytest
-from catalog_helpers import draft, plain, shard, site, small_commit, table_file
+from catalog_helpers import (
+    array,
+    draft,
+    full_commit,
+    plain,
+    ragged_site,
+    shard,
+    site,
+    small_commit,
+    table_file,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lazycache.catalog import records
 from lazycache.catalog.snapshot import Snapshot
+from lazycache.codec.dtypes import by_name
 from lazycache.errors import CorruptShardError, FormatVersionError, StorageError
-from lazycache.types import ChunkRef, Commit, Identity, RunInfo, ShardRef, SiteSpec
+from lazycache.types import (
+    ArrayRef,
+    ChunkRef,
+    Commit,
+    Identity,
+    RunInfo,
+    ShardRef,
+    SiteSpec,
+    index_columns,
+)
 
 IDENTITY = Identity(version=1, uuid="u", created="2026-01-01")
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30)
@@ -49,6 +70,7 @@ def shards(draw):
             value_offset=64 * draw(st.integers(0, length // 64)),
             value_crc=draw(st.integers(0, 2**32 - 1)),
             index_offsets=tuple(draw(st.lists(st.integers(0, length), max_size=3))),
+            width=draw(st.none() | st.integers(rows, 2**62)),
         )
         for rows in sizes
     )
@@ -77,12 +99,23 @@ def tables(draw):
     return replace(file, table=draw(NAMES), path=draw(PATHS), length=draw(SIZES))
 
 
+SHAPES = st.lists(SIZES, max_size=3) | st.sampled_from([[2, -1], [-1], [3, -1, 4]])
+ARRAYS = st.builds(
+    ArrayRef,
+    name=NAMES,
+    path=PATHS,
+    length=SIZES,
+    dtype=NAMES,
+    shape=st.lists(SIZES, max_size=3).map(tuple),
+    value_offset=SIZES,
+    value_crc=SIZES,
+)
 SITES = st.builds(
     SiteSpec,
     name=NAMES,
     table=NAMES,
     dtype=NAMES,
-    shape=st.lists(SIZES, max_size=3).map(tuple),
+    shape=SHAPES.map(tuple),
     row_bytes=SIZES,
     layout=NAMES,
 )
@@ -99,6 +132,7 @@ COMMITS = st.builds(
     sites=st.lists(SITES, max_size=2).map(tuple),
     tables=st.lists(tables(), max_size=2).map(tuple),
     shards=st.lists(shards(), max_size=2).map(tuple),
+    arrays=st.lists(ARRAYS, max_size=2).map(tuple),
 )
 
 
@@ -150,10 +184,10 @@ def spots(value, path=()):
             yield (*path, key)
 
 
-ENTRY = entry_of(replace(small_commit("a1"), version=1))
-STRANGE = st.sampled_from(
-    [None, True, -1, 1.5, 2**63, 2**200, "", "..", "\x00", [], {}, [[]], {"a": 1}, "../x", 10**15]
-)
+ENTRY = entry_of(replace(full_commit("a1"), version=1))
+LIES = [None, True, -1, -1.0, 1.5, 0, 1, 10**15, 2**63, 2**200, [], {}, [[]], {"a": 1}]
+LIES += ["", "..", "\x00", "../x", "row", "ragged", "tokens", "examples"]
+STRANGE = st.sampled_from(LIES)
 
 
 @given(st.sampled_from(list(spots(ENTRY))[1:]), STRANGE)
@@ -171,12 +205,30 @@ def test_any_field_may_lie(place, lie):
     except (CorruptShardError, FormatVersionError):
         return
     assert snapshot.version == 1
+    check_places(snapshot)
+
+
+def check_places(snapshot):
+    """What a reader computes addresses from is inside of its file, whatever the log says."""
+    for name, spec in snapshot.sites.items():
+        for placed in snapshot.shards(name):
+            for chunk in placed.ref.chunks:
+                assert (chunk.width is not None) == (spec.layout == "ragged") == (-1 in spec.shape)
+                units = chunk.rows if chunk.width is None else chunk.width
+                assert chunk.rows <= units
+                assert chunk.value_offset + units * spec.row_bytes <= placed.ref.length
+                sizes = [8 if column == "example" else 4 for column in index_columns(spec)]
+                for at, size in zip(chunk.index_offsets, sizes, strict=True):
+                    assert at + chunk.rows * size <= placed.ref.length
+    for kept in snapshot.arrays("main").values():
+        nbytes = math.prod(kept.shape) * by_name(kept.dtype).itemsize
+        assert 0 < nbytes <= kept.length - kept.value_offset
 
 
 @pytest.mark.parametrize(
     "path", ["../../etc/passwd", "/etc/passwd", "data/../../x", "C:\\x", "a\x00b", "", "s3://b/x"]
 )
-@pytest.mark.parametrize("kind", ["rows", "shard"])
+@pytest.mark.parametrize("kind", ["rows", "shard", "array"])
 def test_no_path_of_a_record_leaves_the_dataset(path, kind):
     """A record that names a file outside is refused as a whole."""
     entry = json.loads(json.dumps(ENTRY))
@@ -209,6 +261,29 @@ def test_unknown_operations():
             records.decode(sealed(entry), version=1)
 
 
+def test_arrays_may_be_skipped_by_readers_that_do_not_know_them():
+    """All that is stored can be read without the arrays: their operation says so."""
+    (op,) = [op for op in ENTRY["ops"] if op["op"] == "array"]
+    assert op["optional"] is True
+
+
+def test_a_chunk_has_a_fifth_part_only_where_it_is_ragged():
+    """Plain chunks stay the four numbers that every reader knows."""
+    for op in ENTRY["ops"]:
+        if op["op"] == "shard":
+            ragged = op["site"] == "pattern_0"
+            assert [len(chunk) for chunk in op["chunks"]] == [5 if ragged else 4]
+
+
+@pytest.mark.parametrize("shape", [[-1.0], [2, -1, -1], [-2], [True], [-1, "3"], "-1", None])
+def test_what_is_no_shape_is_refused(shape):
+    """One dimension may be -1, as an integer; anything else below 0 is no shape."""
+    entry = json.loads(json.dumps(ENTRY))
+    next(op for op in entry["ops"] if op["op"] == "site")["shape"] = shape
+    with pytest.raises(CorruptShardError, match="log record 1"):
+        records.decode(sealed(entry), version=1)
+
+
 def test_unknown_fields_are_ignored():
     """Later versions may add fields without shutting older readers out."""
     entry = json.loads(json.dumps(ENTRY))
@@ -229,6 +304,10 @@ def test_what_does_not_add_up_is_refused():
         draft(version=1, shards=[replace(good, rows=4, chunks=(replace(chunk, value_crc=2**32),))]),
         draft(version=1, shards=[replace(good, rows=0, chunks=(replace(chunk, rows=0),))]),
         draft(version=1, shards=[replace(good, length=64, rows=10)]),
+        draft(version=1, shards=[replace(good, rows=4, chunks=(replace(chunk, width=3),))]),
+        draft(version=1, shards=[shard(ragged_site(), 0), replace(good, length=100)]),
+        draft(version=1, arrays=[array(shape=(-1, 2))]),
+        draft(version=1, arrays=[array(path="../x")]),
         draft(version=1, tables=[replace(table_file(3), rows=4)]),
         draft(version=1, tables=[table_file(3, examples=[1, 2], lengths=[3, 0])]),
         draft(version=1, tables=[table_file(3, examples=[1, 2], lengths=[4, -1])]),

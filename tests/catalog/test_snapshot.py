@@ -5,7 +5,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from catalog_helpers import draft, plain, shard, site, table_file
+from catalog_helpers import (
+    array,
+    draft,
+    full_commit,
+    plain,
+    ragged_site,
+    shard,
+    site,
+    table_file,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -368,3 +377,80 @@ def test_shards_are_ordered_and_disjoint(commits):
         assert edges == sorted(edges)
         assert not spans or spans[-1][1] <= snapshot.rows(spec.table)
         assert snapshot.covered(name) == sum(stop - start for start, stop in spans)
+
+
+def test_ragged_sites_and_calls_are_placed_as_others_are():
+    """Rows of calls have their own table; a site with fewer calls leaves a hole."""
+    calls, ragged = site("rnn:out@*", table="calls"), ragged_site()
+    first = full_commit("a", rows=3)
+    second = draft(
+        tables=[table_file(2), table_file(6, table="calls")],
+        shards=[shard(calls, 4), shard(ragged, 2)],
+    )
+    third = draft(tables=[table_file(4, table="calls")], shards=[shard(calls, 4)])
+    snapshot = replay(first, second, third)
+    assert snapshot.tables == ("calls", "examples", "tokens")
+    assert snapshot.rows("calls") == 16
+    assert placed(snapshot, "rnn:out@*") == [(0, 6), (6, 10), (12, 16)]
+    assert placed(snapshot, "pattern_0") == [(0, 3), (3, 5)]
+    assert snapshot.covered("rnn:out@*") == 14
+
+
+def test_a_run_keeps_the_first_array_of_a_name():
+    """The same tensor from two writers is one array: that of the first file."""
+    one, again, other = array(), array(), array("second")
+    mine = draft(runs=[MAIN], arrays=[one])
+    snapshot = replay(mine, draft(arrays=[again]), draft(arrays=[other]))
+    assert snapshot.arrays("main") == {one.name: one, other.name: other}
+    assert snapshot.array("main", one.name) == one
+    assert snapshot.array("main", "missing") is None
+    assert snapshot.arrays("nobody") == {}
+
+
+def test_runs_keep_arrays_of_their_own():
+    """The same name in another run is another array."""
+    other = array(crc=99, shape=(5,))
+    second = draft(run="second", runs=[RunInfo("second", {})], arrays=[other])
+    snapshot = replay(draft(runs=[MAIN], arrays=[array()]), second)
+    assert snapshot.array("second", other.name) == other
+    assert snapshot.array("main", other.name).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("commits", "message"),
+    [
+        ([draft(arrays=[array()])], "adds an array to run 'main', which nobody declared"),
+        ([draft(runs=[MAIN], arrays=[array(), array(crc=8)])], "another one of that name"),
+        (
+            [draft(runs=[MAIN], arrays=[array()]), draft(arrays=[array(dtype="int32")])],
+            "another one of that name",
+        ),
+        ([draft(runs=[MAIN], arrays=[array(path="a"), array("w", path="a")])], "named before"),
+        (
+            [draft(runs=[MAIN], arrays=[array(path="a")]), draft(arrays=[array(path="a")])],
+            "named before",
+        ),
+        ([draft(runs=[MAIN], arrays=[replace(array(), length=80)])], "does not fit"),
+        (
+            [rows_commit(3, arrays=[array(path="a")], shards=[shard(SPEC, 3, path="a")])],
+            "named before",
+        ),
+    ],
+)
+def test_arrays_that_contradict_are_refused(commits, message):
+    """Arrays need a run, a file of their own inside of which they lie, and one meaning."""
+    with pytest.raises(CorruptShardError, match=message):
+        replay(*commits)
+
+
+def test_arrays_come_bit_by_bit_as_at_once():
+    """Replaying on an earlier snapshot keeps its arrays, and refuses what contradicts them."""
+    first = replace(draft(runs=[MAIN], arrays=[array()]), version=1)
+    early = Snapshot.replay(IDENTITY, [first])
+    second = replace(draft(arrays=[array("second")]), version=2)
+    late = Snapshot.replay(IDENTITY, [second], early)
+    assert late.arrays("main") == Snapshot.replay(IDENTITY, [first, second]).arrays("main")
+    assert list(late.arrays("main")) == ["head_out_0.weight", "second"]
+    assert list(early.arrays("main")) == ["head_out_0.weight"]
+    with pytest.raises(CorruptShardError, match="another one of that name"):
+        Snapshot.replay(IDENTITY, [replace(draft(arrays=[array(crc=8)]), version=2)], early)

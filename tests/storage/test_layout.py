@@ -49,12 +49,15 @@ def test_new_files_have_checked_paths(name, unique, rank):
     """Every path that the layout makes passes its own check and is where it should be."""
     shard = layout.shard_path(name, unique=unique.hex, rank=rank)
     table = layout.table_path(name, unique=unique.hex, rank=rank)
+    array = layout.array_path(name, unique=unique.hex, rank=rank)
     assert layout.check_path(shard).split("/") == [
         "data",
         layout.site_dir(name),
         f"{unique.hex}-r{rank}.parquet",
     ]
     assert layout.check_path(table) == "tables" + shard.removeprefix("data")
+    assert layout.check_path(array) == "arrays" + shard.removeprefix("data")
+    assert all(path.startswith(layout.FILE_PREFIXES) for path in (shard, table, array))
 
 
 @given(st.integers(1, 10**20 - 1))

@@ -1,4 +1,4 @@
-"""Fork processes that write batches, and kill each with SIGKILL at a random moment.
+"""Fork processes that write batches of every kind, and kill each with SIGKILL at a random moment.
 
 Run as a script: `kill_script.py FOLDER COUNT SEED`. Everything is imported once and forked, so that
 a kill costs a fraction of a second.
@@ -14,15 +14,17 @@ from pathlib import Path
 
 import pandas as pd  # pyarrow imports it at its first conversion: not in every child
 import torch
-from writer_helpers import make_batch, new_store, new_writer
+from writer_helpers import ARRAYS, EVERY_SITE, make_batch, new_store, new_writer
 
 
 def write_for_ever(folder: Path) -> None:
     store = new_store(folder)
     # sizes so small that every stage of writing happens many times a second
-    writer = new_writer(store, queue_bytes=20_000, shard_bytes=4_000, commit_seconds=0.02)
+    writer = new_writer(
+        store, queue_bytes=20_000, shard_bytes=4_000, commit_seconds=0.02, arrays=ARRAYS
+    )
     for number in count():
-        writer.write(make_batch(number))
+        writer.write(make_batch(number, sites=tuple(EVERY_SITE)))
         if number % 16 == 15:
             writer.commit()
 

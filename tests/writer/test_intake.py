@@ -148,3 +148,92 @@ def test_pieces_of_other_types_are_taken_as_they_come():
     table, site = intake().parts(batch(block, x=torch.zeros(2, 1)))
     assert table.types == {"example": "int64", "position": "int32"}
     assert site.index["position"].dtype == np.int32
+
+
+def ragged(widths, *, shape=(2, -1), elements=None) -> SiteBlock:
+    count = 2 * int(np.sum(widths)) if elements is None else elements
+    return SiteBlock("tokens", torch.zeros(count), shape, np.asarray(widths, np.int32))
+
+
+def calls(rows: int, **columns) -> TableBlock:
+    index = {"example": np.zeros(rows, np.int64), "position": np.arange(rows), "call": [0] * rows}
+    return TableBlock(rows, {**index, **columns})
+
+
+def test_a_ragged_site_carries_its_widths():
+    """Widths are an index column of the part, and each row knows where it begins."""
+    block = ragged([3, 1, 4])
+    _, site = intake().parts(RowBatch({"tokens": tokens(3)}, {"pattern_0": block}))
+    assert site.spec == SiteSpec("pattern_0", "tokens", "float32", (2, -1), 8, "ragged")
+    assert list(site.index) == ["example", "position", "width"]
+    assert site.index["width"] is block.widths
+    assert [site.start(row) for row in range(4)] == [0, 24, 32, 64]
+    assert site.nbytes == 64
+
+
+def test_a_site_of_calls_may_have_the_first_rows_of_its_table():
+    """Fewer calls than another site had are a prefix of the table's rows."""
+    sites = {
+        "all": SiteBlock("calls", torch.zeros(6, 2)),
+        "first": SiteBlock("calls", torch.zeros(4, 2)),
+        "none": SiteBlock("calls", torch.zeros(0, 2)),
+    }
+    table, *parts = intake().parts(RowBatch({"calls": calls(6)}, sites))
+    assert table.types == {"example": "int64", "position": "int32", "call": "int32"}
+    assert [(part.spec.name, part.rows) for part in parts] == [("all", 6), ("first", 4)]
+    assert parts[1].index["position"].tolist() == [0, 1, 2, 3]
+    assert list(parts[1].index) == ["example", "position", "call"]
+
+
+BAD_KINDS = {
+    "fewer rows of tokens": (
+        RowBatch({"tokens": tokens(3)}, {"x": ragged([1, 2])}),
+        "'x': 2 rows where .* has 3",
+    ),
+    "more rows than calls": (
+        RowBatch({"calls": calls(2)}, {"x": SiteBlock("calls", torch.zeros(3, 1))}),
+        "'x': 3 rows where .* has 2",
+    ),
+    "columns of calls": (
+        RowBatch({"calls": calls(2, label=[1, 2])}, {}),
+        "'label' of 'calls'.*no columns but example, position, call",
+    ),
+    "no call": (RowBatch({"calls": tokens(2)}, {}), "'calls': no column call"),
+    "values and widths": (
+        RowBatch({"tokens": tokens(2)}, {"x": ragged([1, 2], elements=5)}),
+        r"site 'x'.*6 values.*shape \(5,\)",
+    ),
+    "a width of nothing": (RowBatch({"tokens": tokens(2)}, {"x": ragged([0, 2])}), "from 1"),
+    "no -1": (
+        RowBatch({"tokens": tokens(2)}, {"x": ragged([1, 2], shape=(2, 3))}),
+        "shape with one -1",
+    ),
+    "not contiguous": (
+        RowBatch(
+            {"tokens": tokens(1)},
+            {"x": SiteBlock("tokens", torch.zeros(8)[::2], (2, -1), np.array([2]))},
+        ),
+        "contiguous",
+    ),
+    "step that is no number": (batch(tokens(2, step=["a", "b"])), "'step'.*int32"),
+    "step too large": (batch(tokens(1, step=[1 << 40])), "'step'.*int32"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_KINDS)
+def test_ragged_rows_and_calls_that_do_not_fit_are_refused(case):
+    """Every mismatch of widths, calls and steps is an error that names the site or column."""
+    given, message = BAD_KINDS[case]
+    with pytest.raises(CaptureError, match=message):
+        intake().parts(given)
+
+
+def test_a_site_cannot_become_ragged():
+    """Layout, heads and table of a site are what its first batch made them."""
+    checks = intake()
+    checks.parts(RowBatch({"tokens": tokens(2)}, {"x": ragged([1, 2])}))
+    for block in (SiteBlock("tokens", torch.zeros(2, 2)), ragged([2, 2], shape=(-1, 2))):
+        with pytest.raises(
+            CaptureError, match=r"but the dataset has float32 rows of shape \(2, -1"
+        ):
+            checks.parts(RowBatch({"tokens": tokens(2)}, {"x": block}))

@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from writer_helpers import (
+    ARRAYS,
+    EVERY_SITE,
     check_dataset,
     data_files,
     make_batch,
     named_files,
     new_writer,
+    read_array,
     snapshot_of,
 )
 
@@ -36,10 +40,13 @@ def killed(tmp_path_factory):
 
 
 def committed_batches(store) -> int:
-    """Check that a dataset holds the first batches, all of their rows exact; return how many."""
+    """Check that a dataset holds the first batches and the arrays, all exact; return how many."""
     rows = snapshot_of(store).rows("examples")
     assert rows % 2 == 0, "half a batch is visible"
-    snapshot = check_dataset(store, range(rows // 2))
+    snapshot = check_dataset(store, range(rows // 2), sites=tuple(EVERY_SITE))
+    assert set(snapshot.arrays("main")) == (set(ARRAYS) if rows else set())
+    for name, tensor in ARRAYS.items() if rows else ():
+        assert torch.equal(read_array(store, snapshot, name).nan_to_num(), tensor.nan_to_num())
     assert named_files(snapshot) <= data_files(store)
     return rows // 2
 
@@ -62,8 +69,8 @@ def test_a_new_writer_goes_on_after_a_kill(killed):
     store = killed[max(range(KILLS), key=lambda kill: len(data_files(killed[kill])))]
     count = committed_batches(store)
     assert count > 0
-    writer = new_writer(store)
+    writer = new_writer(store, arrays=ARRAYS)
     for number in (count, count + 1):
-        writer.write(make_batch(number))
+        writer.write(make_batch(number, sites=tuple(EVERY_SITE)))
     writer.close()
     assert committed_batches(store) == count + 2

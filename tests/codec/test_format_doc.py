@@ -1,0 +1,44 @@
+"""The decoders that `docs/format.md` prints read what the encoder writes."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from codec_helpers import index_columns, ragged_block, ragged_rows, write_ragged, write_shard
+
+PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+
+
+@pytest.fixture
+def printed() -> dict:
+    """The functions of the page."""
+    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    scope: dict = {}
+    exec(compile("\n".join(snippets), PAGE.name, "exec"), scope)
+    return scope
+
+
+def test_the_printed_decoder_reads_a_shard(printed, tmp_path):
+    """Examples and values of a plain site, without lazycache."""
+    values = torch.arange(60.0).reshape(10, 2, 3)
+    write_shard(tmp_path / "s.parquet", values, chunk_rows=4)
+    example, read = printed["read_float32"](tmp_path / "s.parquet")
+    assert example.tolist() == index_columns(10)["example"].tolist()
+    assert torch.equal(torch.from_numpy(read.copy()), values)
+
+
+@pytest.mark.parametrize("widths", [[4, 1, 9, 9, 2], [6, 6, 6], [5]])
+def test_both_printed_decoders_read_ragged_rows(printed, tmp_path, widths):
+    """Rows of their own widths, once as Parquet and once by the numbers of the log."""
+    block = ragged_block(widths, (2, -1), torch.float32)
+    path = tmp_path / "s.parquet"
+    chunks = write_ragged(path, block, chunk_rows=3)
+    by_log = []
+    for chunk in chunks:
+        entry = [chunk.rows, chunk.value_offset, 0, list(chunk.index_offsets), chunk.width]
+        by_log += printed["read_ragged_chunk"](path, entry, 2)
+    for rows in (printed["read_ragged_float32"](path), by_log):
+        assert [row.shape for row in rows] == [(2, width) for width in widths]
+        assert [np.ascontiguousarray(row).tobytes() for row in rows] == ragged_rows(block)
