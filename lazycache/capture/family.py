@@ -52,6 +52,9 @@ class Family:
     """Kind of canonical site to its place. `head_out` is not here: see `projection`."""
     when: Mapping[str, Any] = field(default_factory=dict)
     """Values that attributes of the configuration must have beside the model type."""
+    has: str | None = None
+    """Path of an attribute below the base that the model must have: tells apart what versions of a
+    library build under one model type. None: any."""
     prefix: str = ""
     """What its site names begin with: `encoder.` or `decoder.`, or nothing."""
     table: str = TOKENS
@@ -61,20 +64,25 @@ class Family:
     other extra tokens counted); None: the model reads token ids."""
     projection: Projection | None = None
     """Output projection of the heads, from which `head_out` is computed; None: it has none."""
-    head_shape: Callable[[Any], HeadShape] | None = None
-    """Heads from the configuration; None: the usual attributes (`heads.usual_shape`)."""
+    head_shape: Callable[[Any], HeadShape | None] | None = None
+    """Heads from the configuration, or None where it does not say; no function: the usual
+    attributes (`heads.usual_shape`)."""
     head_norm: str | None = None
     """Sandwich norms: template of the norm between the sum of all heads (and the bias) and
     `attn_out`. None: `attn_out` is that sum."""
     parallel: bool = False
-    """Attention and MLP read the same stream: `resid_out = resid_in + attn_out + mlp_out`, and there
-    is no `resid_mid`."""
+    """Attention and MLP read the same stream: `resid_out = resid_in + attn_out + mlp_out`, and
+    there is no `resid_mid`."""
     attn_norm: str | None = None
     """Post-norm blocks: template of the norm in `resid_mid = norm(resid_in + attn_out)`.
     None: pre-norm, `resid_mid = resid_in + attn_out`."""
+    cross_norm: str | None = None
+    """Post-norm decoders: template of the norm in `resid_cross = norm(resid_mid + cross_attn_out)`.
+    None: pre-norm, `resid_cross = resid_mid + cross_attn_out`."""
     mlp_norm: str | None = None
     """Post-norm blocks: template of the norm in `resid_out = norm(resid_mid + mlp_out)`.
-    None: pre-norm, `resid_out = resid_mid + mlp_out`."""
+    None: pre-norm, `resid_out = resid_mid + mlp_out`. With cross attention the MLP adds to
+    `resid_cross`, not to `resid_mid`."""
     causal: bool = True
     """Whether a token attends only to those before it and itself."""
     notes: str = ""

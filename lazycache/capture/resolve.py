@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
 
-from lazycache.capture.architectures import Located, locate
+from lazycache.capture.architectures import Located
 from lazycache.capture.columns import check_printable
+from lazycache.capture.known_sites import KnownSites, known_sites
+from lazycache.capture.projection import BoundProjection
 from lazycache.capture.sites import (
+    GRADIENT,
     HookPoint,
+    Side,
+    SiteName,
     match_names,
     parse_site,
+    split_gradient,
     split_side,
 )
 from lazycache.catalog.natural import natural_key
@@ -23,43 +29,34 @@ from lazycache.storage.layout import site_dir
 
 
 @dataclass(frozen=True, slots=True)
-class SiteInfo:
-    """What is known of a site before anything runs."""
+class Resolved:
+    """What patterns mean in one model."""
 
-    name: str
-    """The name to ask for."""
-    point: HookPoint
-    """Where it is in the model."""
-    shape: tuple[int, ...] | None
-    """Shape of one row; None where only a forward pass can tell."""
-    dtype: str
-    """What the parameters of the model are: the dtype that activations usually have."""
-    row_bytes: int | None
-    """Bytes of one row in that dtype; None where the shape is not known."""
-
-
-def available(model: nn.Module) -> list[SiteInfo]:
-    """List the canonical sites of a model, or its modules if its family is in no table.
-
-    Reads the configuration and the modules, runs nothing. In the order of the forward pass.
-
-    Example:
-        >>> [site.name for site in available(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))]
-        ['0:out', '1:out']
-    """
-    located = locate(model)
-    if located is not None:
-        points = _canonical(model, located)
-    else:
-        points = {str(HookPoint(path, "out")): HookPoint(path, "out") for path in _callable(model)}
-    return [_info(model, name, point) for name, point in points.items()]
+    points: dict[str, HookPoint]
+    """Name of each site that is captured to where it is, in natural order."""
+    projections: dict[str, BoundProjection]
+    """Name of each array that is kept once, `head_out_3.weight`, to the matrix that it is: asking
+    for `head_out_3` captures `z_3` and keeps this."""
 
 
 def resolve(model: nn.Module, patterns: str | Iterable[str]) -> dict[str, HookPoint]:
-    """Return what the patterns mean in this model: site name to hook point, in natural order.
+    """Return the points of `resolve_sites`: site name to hook point, in natural order.
 
-    A pattern without a side (`:out`, `:in`) means canonical names first and, if it fits none of
-    them, module paths (side `out`). A raw site is named `PATH:side`, however it was asked for.
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> resolve(model, ["1", "0:in"])["0:in"].path
+        '0'
+    """
+    return resolve_sites(model, patterns).points
+
+
+def resolve_sites(model: nn.Module, patterns: str | Iterable[str]) -> Resolved:
+    """Return what the patterns mean in this model.
+
+    A pattern without a side (`:out`, `:in`, ...) means canonical names first, then other names of
+    these (`values_L1`; `z_L1H3`, a head of `z_1`, means the whole site) and, if it fits none of
+    them, module paths (side `out`). `NAME:grad` is the gradient of a canonical site. A raw site is
+    named `PATH:side`, however it was asked for.
 
     Raises:
         SiteNotFoundError: a pattern that means nothing here; names the nearest.
@@ -67,24 +64,26 @@ def resolve(model: nn.Module, patterns: str | Iterable[str]) -> dict[str, HookPo
             expression; a module whose path cannot be a name in a dataset.
 
     Example:
-        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> resolve(model, ["1", "0:in"])["0:in"]
-        HookPoint(path='0', side='in', index=None)
+        >>> resolved = resolve_sites(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "*:grad_out")
+        >>> list(resolved.points)
+        ['0:grad_out', '1:grad_out']
     """
     asked = _asked(patterns)
     if not asked:
         raise SiteNotFoundError("No sites were asked for. lc.sites(model) lists what there is.")
-    located = locate(model)
-    canonical = {} if located is None else _canonical(model, located)
-    found: dict[str, HookPoint] = {}
+    known = known_sites(model)
+    points: dict[str, HookPoint] = {}
+    projections: dict[str, BoundProjection] = {}
     for pattern in asked:
-        points = _resolve_one(model, pattern, canonical)
-        if not points:
-            raise _nothing(model, pattern, located, canonical)
-        found |= points
-    for name in found:
+        found, kept = _resolve_one(model, pattern, known)
+        if not found:
+            raise _nothing(model, pattern, known)
+        points |= found
+        projections |= kept
+    for name in points:
         _check_site(name)
-    return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+    ordered = sorted(points.items(), key=lambda item: natural_key(item[0]))
+    return Resolved(dict(ordered), projections)
 
 
 def _asked(patterns: object) -> list[str]:
@@ -110,24 +109,53 @@ def _check_site(name: str) -> None:
         raise CaptureError(f"The module of site {name!r:.60} cannot be captured: {exc}") from exc
 
 
-def _canonical(model: nn.Module, located: Located) -> dict[str, HookPoint]:
-    """All sites of the family whose module this model really has: `BertModel` has no logits."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    points = {str(site): located.point(site) for site in located.sites()}
-    return {name: point for name, point in points.items() if point.path in modules}
-
-
 def _resolve_one(
-    model: nn.Module, pattern: str, canonical: dict[str, HookPoint]
-) -> dict[str, HookPoint]:
-    path, side = split_side(pattern)
-    if side is None:
-        names = match_names(pattern, canonical)
+    model: nn.Module, pattern: str, known: KnownSites
+) -> tuple[dict[str, HookPoint], dict[str, BoundProjection]]:
+    path, asked = split_side(pattern)
+    if asked is None:
+        text, gradient = split_gradient(pattern)
+        names = match_names(text, known.points) or _by_other_names(text, known)
         if names:
-            return {name: canonical[name] for name in names}
-        side = HookPoint(pattern, "out")
-    points = [HookPoint(found, side.side, side.index) for found in _match_paths(model, path)]
-    return {str(point): point for point in points}
+            return _gradients(names, known) if gradient else _captured(names, known)
+        asked = HookPoint(pattern, "out")
+    points = [dataclasses.replace(asked, path=found) for found in _match_paths(model, path)]
+    return {str(point): point for point in points}, {}
+
+
+def _by_other_names(pattern: str, known: KnownSites) -> list[str]:
+    aliases = known.aliases()
+    return list(dict.fromkeys(aliases[other] for other in match_names(pattern, aliases)))
+
+
+def _captured(
+    names: list[str], known: KnownSites
+) -> tuple[dict[str, HookPoint], dict[str, BoundProjection]]:
+    """Return what is captured for canonical sites: for `head_out` its `z`, and the matrix."""
+    sites = {name: known.names[name] for name in names}
+    stored = {
+        str(site.z if site.kind == "head_out" else site): known.points[name]
+        for name, site in sites.items()
+    }
+    own = [name for name in names if name in known.projections]
+    return stored, {f"{name}.weight": known.projections[name] for name in own}
+
+
+def _gradients(
+    names: list[str], known: KnownSites
+) -> tuple[dict[str, HookPoint], dict[str, BoundProjection]]:
+    own = [name for name in names if known.names[name].kind != "head_out"]
+    if not own:
+        raise CaptureError(
+            f"{names[0]} has no gradient of its own: heads are added up, so that of every head is "
+            f"the gradient of the sum, '{names[0].replace('head_out', 'attn_out')}{GRADIENT}'."
+        )
+    return {f"{name}{GRADIENT}": _gradient_of(known.points[name]) for name in own}, {}
+
+
+def _gradient_of(point: HookPoint) -> HookPoint:
+    side: Side = "grad_in" if point.side == "in" else "grad_out"
+    return dataclasses.replace(point, side=side, total=True)
 
 
 def _match_paths(model: nn.Module, pattern: str) -> list[str]:
@@ -139,11 +167,16 @@ def _match_paths(model: nn.Module, pattern: str) -> list[str]:
                 f"no output. Ask for what is in it: '{pattern}.*'."
             )
         return [pattern]
-    return match_names(pattern, _callable(model))
+    return match_names(pattern, callable_modules(model))
 
 
-def _callable(model: nn.Module) -> list[str]:
-    """Paths of the modules that a forward pass can call, without the model itself."""
+def callable_modules(model: nn.Module) -> list[str]:
+    """Return paths of the modules that a forward pass can call, without the model itself.
+
+    Example:
+        >>> callable_modules(nn.Sequential(nn.ModuleList([nn.ReLU()])))
+        ['0.0']
+    """
     return [path for path, module in model.named_modules() if path and not _is_container(module)]
 
 
@@ -155,53 +188,42 @@ def _is_container(module: nn.Module) -> bool:
     return getattr(forward, "__name__", "") == "_forward_unimplemented"
 
 
-def _nothing(
-    model: nn.Module, pattern: str, located: Located | None, canonical: dict[str, HookPoint]
-) -> SiteNotFoundError:
-    kind = type(model).__name__
+def _nothing(model: nn.Module, pattern: str, known: KnownSites) -> SiteNotFoundError:
     site = parse_site(pattern)
-    names = [*canonical, *_callable(model)]
-    if located is None and site is not None:
-        why = (
-            f"{kind} is of no family that lazycache knows, so it has no canonical names: "
-            "ask by module path."
-        )
-    elif located is not None and site is not None and site.layer is not None:
-        why = f"{kind} has layers 0 to {located.layers - 1}."
-    elif site is not None:
-        why = f"{kind} has no such module; a model with that head has."
+    names = [*known.points, *callable_modules(model)]
+    if site is not None:
+        why = _why_not(type(model).__name__, site, known)
+    elif pattern.endswith(GRADIENT):
+        why = "':grad' is for canonical names; at a module there are ':grad_out' and ':grad_in'."
     else:
-        why = f"Neither a site nor a module of {kind} fits."
+        why = f"Neither a site nor a module of {type(model).__name__} fits."
     return SiteNotFoundError(
         f"No site {pattern!r}. {why} {nearest(pattern, names)} lc.sites(model) lists them all."
     )
 
 
-def _info(model: nn.Module, name: str, point: HookPoint) -> SiteInfo:
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    dtype = "float32" if parameter is None else str(parameter.dtype).removeprefix("torch.")
-    itemsize = 4 if parameter is None else parameter.dtype.itemsize
-    width = _width(model, name, point)
-    shape = None if width is None else (width,)
-    size = None if shape is None else math.prod(shape) * itemsize
-    return SiteInfo(name=name, point=point, shape=shape, dtype=dtype, row_bytes=size)
+def _why_not(model: str, site: SiteName, known: KnownSites) -> str:
+    """Say why a model has not this canonical site."""
+    if not known.stacks:
+        return (
+            f"{model} is of no family that lazycache knows, so it has no canonical names: ask by "
+            "module path, or teach it with lc.register_architecture."
+        )
+    stack = next((s for s in known.stacks if s.family.prefix == site.prefix), None)
+    if stack is None:
+        prefixes = ", ".join(repr(s.family.prefix) for s in known.stacks)
+        return f"Names of {model} begin with {prefixes}."
+    return _why_not_here(model, site, stack, known)
 
 
-def _width(model: nn.Module, name: str, point: HookPoint) -> int | None:
-    """Units of one row, from the configuration and the projection that a site feeds."""
-    site = parse_site(name)
-    if site is None:
-        return None
-    if site.kind == "mlp_act":
-        weight = getattr(model.get_submodule(point.path), "weight", None)
-        hidden = _hidden_size(model)
-        # [out, in] in nn.Linear, [in, out] in GPT-2's Conv1D: the side that is not the stream's
-        sizes = [] if weight is None else [size for size in weight.shape if size != hidden]
-        return sizes[0] if sizes else hidden
-    if site.kind == "logits":
-        return getattr(getattr(model, "config", None), "vocab_size", None)
-    return _hidden_size(model)
-
-
-def _hidden_size(model: nn.Module) -> int | None:
-    return getattr(getattr(model, "config", None), "hidden_size", None)
+def _why_not_here(model: str, site: SiteName, stack: Located, known: KnownSites) -> str:
+    """Say why a stack of layers has not this canonical site."""
+    if site.layer is not None and site.layer >= stack.layers:
+        return f"{model} has layers 0 to {stack.layers - 1}."
+    if str(site.named) in known.names and stack.heads is not None:
+        return f"{model} has heads 0 to {stack.heads.heads - 1}."
+    if site.kind not in stack.family.sites and site.kind != "head_out":
+        return f"Models of the family {stack.family.name} have no {site.kind}."
+    if stack.heads is None:
+        return f"The configuration of {model} does not say how many heads it has."
+    return f"{model} has no such module; a model with that head has."
