@@ -15,37 +15,37 @@ Where to look: `dataset` is the front door; `capture`, `writer`, `storage`, `cat
 
 from typing import Any
 
+from lazycache.activation_caching import ActivationCaching
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.capture.architectures import register_architecture
 from lazycache.dataset import capture, extract, open, sites  # noqa: A004  # lc.open says what it does
 from lazycache.errors import (
     CaptureError,
     DatasetExistsError,
     DatasetNotFoundError,
     LazycacheError,
-    QueryError,
     SelectionError,
     SiteNotFoundError,
-    StorageError,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ActivationCache",
+    "ActivationCaching",
     "CaptureError",
     "DatasetExistsError",
     "DatasetNotFoundError",
     "LazyTensor",
     "LazycacheError",
-    "QueryError",
     "SelectionError",
     "SiteNotFoundError",
-    "StorageError",
     "capture",
     "demo_model",
     "extract",
     "open",
+    "register_architecture",
     "sites",
 ]
 

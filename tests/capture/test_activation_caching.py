@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+import lazycache as lc
 from lazycache.capture.activation_caching import ActivationCaching
 from lazycache.errors import CaptureError, SiteNotFoundError
 
@@ -347,3 +348,81 @@ def test_a_locked_tensordict_is_written_in_place_and_never_broadcast(model, x, t
         with pytest.raises(RuntimeError, match="never converted"):
             hooked(x[:1])
     assert torch.equal(TensorDict.load_memmap(tmp_path)["linear1"], expected)
+
+
+@pytest.fixture
+def net():
+    """A model of tokens, whose linear layer is called once."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 6), nn.GELU())
+
+
+def test_a_dataset_gets_every_forward_pass(net, tmp_path):
+    """Rows of two batches, and of a second context, are added; the values are those of a hook."""
+    batches = [torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[7, 8]])]
+    caching = lc.ActivationCaching("1", cache=tmp_path / "acts", directions=["fwd", "fwd_pre"])
+    with caching.prepare(net) as hooked:
+        for ids in batches:
+            hooked(ids)
+    with caching.prepare(net) as hooked:
+        hooked(batches[0])
+    cache = hooked.cache
+    assert list(cache) == ["1:in", "1:out"]
+    assert list(cache.snapshot.runs) == ["caching-1", "caching-2"]
+    expected = [net[1](net[0](ids)).detach() for ids in (*batches, batches[0])]
+    loaded = cache["1:out"]
+    assert [int(n) for n in loaded.lengths] == [3, 3, 2, 3, 3]
+    whole = torch.cat([part.flatten(0, 1) for part in expected])
+    assert torch.equal(loaded.rows.load(), whole)
+    assert hooks_of(net) == 0
+
+
+def test_a_dataset_gets_what_a_callback_gives(net, tmp_path):
+    """The callback's tensor is stored in place of the module's."""
+    caching = lc.ActivationCaching(
+        "1", cache=str(tmp_path / "acts"), callback=lambda *, output, **_: output[..., :2] * 2
+    )
+    ids = torch.tensor([[1, 2, 3]])
+    with caching.prepare(net) as hooked:
+        hooked(ids)
+    expected = (net[1](net[0](ids))[..., :2] * 2).detach()
+    assert torch.equal(hooked.cache["1:out"].load(), expected)
+
+
+def test_a_dataset_gets_gradients(net, tmp_path):
+    """`bwd` stores the gradient of the output with the rows of its forward pass."""
+    caching = lc.ActivationCaching("1", cache=tmp_path / "acts", directions=["fwd", "bwd"])
+    ids = torch.tensor([[1, 2, 3]])
+    with caching.prepare(net) as hooked:
+        hooked(ids).sum().backward()
+    out = net[1](net[0](ids)).detach().requires_grad_()
+    net[2](out).sum().backward()
+    assert torch.equal(hooked.cache["1:grad_out"].load(), out.grad)
+
+
+def test_a_dataset_gets_nothing_while_hooks_are_disabled(net, tmp_path):
+    """Forward passes in `disable_hooks()` leave no rows."""
+    with lc.ActivationCaching("1", cache=tmp_path / "acts").prepare(net) as hooked:
+        hooked(torch.tensor([[1]]))
+        with hooked.disable_hooks():
+            hooked(torch.tensor([[2, 3]]))
+    assert hooked.cache["1:out"].shape == (1, 1, 6)
+
+
+def test_a_dataset_is_read_after_the_context(net, tmp_path):
+    """Inside it, the cache says when it can be read."""
+    with lc.ActivationCaching("1", cache=tmp_path / "acts").prepare(net) as hooked:
+        hooked(torch.tensor([[1]]))
+        with pytest.raises(CaptureError, match="context was left"):
+            _ = hooked.cache
+
+
+def test_what_was_whole_is_in_the_dataset_after_an_error(net, tmp_path):
+    """An exception in the block keeps the forward passes before it, and no hook."""
+    caching = lc.ActivationCaching("1", cache=tmp_path / "acts")
+    with pytest.raises(KeyError):
+        with caching.prepare(net) as hooked:
+            hooked(torch.tensor([[1]]))
+            raise KeyError
+    assert lc.open(tmp_path / "acts")["1:out"].shape == (1, 1, 6)
+    assert hooks_of(net) == 0
