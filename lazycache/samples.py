@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +20,12 @@ from lazycache.writer.settings import Settings
 from lazycache.writer.writer import DatasetWriter
 
 LENGTHS = (2, 3, 1)
-"""Tokens of each example of `small_cache`."""
+"""Tokens of each example of the samples."""
+
+ROWS = sum(LENGTHS)
+"""Tokens of all of them."""
+
+NOTHING: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
 def small_cache() -> ActivationCache:
@@ -29,12 +37,49 @@ def small_cache() -> ActivationCache:
         >>> small_cache()["resid_out_0"].rows.load().tolist()[:3]
         [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
     """
+    return _written({"resid_out_0": SiteBlock(TOKENS, torch.arange(2.0 * ROWS).reshape(-1, 2))})
+
+
+def pattern_cache() -> ActivationCache:
+    """Return a dataset in memory with attention: the examples of `small_cache`, 2 heads.
+
+    `pattern_0`: in head 0 each token attends to itself and to all before it alike, in head 1 to
+    itself. `z_0`, one unit per head: in head 0 the number of the row, in head 1 ten times that.
+    `head_out_0` is computed from it.
+
+    Example:
+        >>> pattern_cache()
+        ActivationCache(`head_out_0`, `pattern_0`, `z_0`)
+    """
+    rows = [
+        torch.stack([torch.arange(n) <= q, torch.arange(n) == q]).float()
+        for n in LENGTHS
+        for q in range(n)
+    ]
+    pattern = SiteBlock(
+        TOKENS,
+        torch.cat([(row / row.sum(1, keepdim=True)).flatten() for row in rows]),
+        shape=(2, -1),
+        widths=np.array([row.shape[1] for row in rows], dtype=np.int32),
+    )
+    z = torch.arange(float(ROWS)).reshape(-1, 1, 1) * torch.tensor([[1.0], [10.0]])
+    projection = torch.tensor([[[1.0, 0.0, 0.0]], [[0.0, 1.0, -1.0]]])
+    return _written(
+        {"pattern_0": pattern, "z_0": SiteBlock(TOKENS, z)},
+        arrays={"head_out_0.weight": projection},
+        heads={"": [2, 2]},
+    )
+
+
+def _written(
+    sites: Mapping[str, SiteBlock], *, arrays: Mapping[str, torch.Tensor] = NOTHING, **info: Any
+) -> ActivationCache:
     url = f"memory://lazycache-sample-{uuid.uuid4().hex}"
     store = open_store(url, create=True, storage_options=None)
     writer = DatasetWriter(
         store,
         snapshot=Snapshot.replay(create_dataset(store), []),
-        run=RunInfo("main", {}),
+        run=RunInfo("main", info),
         settings=Settings(
             queue_bytes=1 << 20,
             shard_bytes=1 << 20,
@@ -43,21 +88,21 @@ def small_cache() -> ActivationCache:
             commit_seconds=60,
             rank=0,
         ),
+        arrays=arrays,
     )
-    writer.write(_batch())
+    writer.write(_batch(sites))
     writer.close()
     return open_dataset(url)
 
 
-def _batch() -> RowBatch:
+def _batch(sites: Mapping[str, SiteBlock]) -> RowBatch:
     ids = np.arange(len(LENGTHS))
     positions = np.concatenate([np.arange(n, dtype=np.int32) for n in LENGTHS])
     tokens = {"example": np.repeat(ids, LENGTHS), "position": positions}
-    values = torch.arange(2.0 * sum(LENGTHS)).reshape(-1, 2)
     return RowBatch(
         tables={
-            TOKENS: TableBlock(sum(LENGTHS), tokens),
+            TOKENS: TableBlock(ROWS, tokens),
             EXAMPLES: TableBlock(len(LENGTHS), {"example": ids, "length": np.array(LENGTHS)}),
         },
-        sites={"resid_out_0": SiteBlock(TOKENS, values)},
+        sites=sites,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,11 @@ from lazycache.catalog.snapshot import Snapshot
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.shard import ShardEncoder
 from lazycache.codec.spec import spec_of
+from lazycache.storage.layout import site_dir
 from lazycache.storage.open_store import open_store
 from lazycache.types import (
+    RAGGED,
+    ArrayRef,
     Commit,
     Identity,
     IoCounters,
@@ -28,7 +32,18 @@ from lazycache.types import (
     TableFileRef,
 )
 
+Values = torch.Tensor | list[torch.Tensor]
+"""[rows, *shape], or a tensor [heads, width] for each row of a ragged site."""
+
 _names = itertools.count()
+
+
+def _spec_of(name: str, table: str, values: Values) -> SiteSpec:
+    if not isinstance(values, list):
+        return spec_of(name, table, values)
+    heads, dtype = values[0].shape[0], values[0].dtype
+    known = str(dtype).removeprefix("torch.")
+    return SiteSpec(name, table, known, (heads, -1), heads * dtype.itemsize, RAGGED)
 
 
 @dataclass
@@ -43,7 +58,7 @@ class Dataset:
     def commit(
         self,
         examples: Sequence[tuple[int, int]],
-        sites: dict[str, torch.Tensor],
+        sites: dict[str, Values],
         *,
         table: str = "tokens",
         run: str = "main",
@@ -52,14 +67,19 @@ class Dataset:
         covers: int | None = None,
         row_start: int = 0,
         add_rows: bool = True,
+        info: dict[str, Any] | None = None,
+        arrays: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        """Add (example, rows) extents in storage order, and the sites' values of these rows."""
+        """Add (example, rows) extents in storage order, and the sites' values of these rows.
+
+        A list of [heads, width] tensors, one for each row, makes a ragged site.
+        """
         version = self.snapshot.version + 1
         ids = np.repeat([e for e, _ in examples], [n for _, n in examples]).astype(np.int64)
         positions = np.concatenate([np.arange(n) for _, n in examples] or [np.empty(0)])
         shards, specs = [], []
         for name, values in sites.items():
-            spec = spec_of(name, table, values)
+            spec = _spec_of(name, table, values)
             specs.append(spec)
             for at in range(0, len(values), shard_rows):
                 part = slice(at, at + shard_rows)
@@ -81,10 +101,11 @@ class Dataset:
             writer="test",
             time="2026-01-01T00:00:00Z",
             run=run,
-            runs=(RunInfo(run, {}),),
+            runs=(RunInfo(run, info or {}),),
             sites=tuple(specs),
             tables=tuple(tables),
             shards=tuple(shards),
+            arrays=tuple(self._array(name, values) for name, values in (arrays or {}).items()),
         )
         self.snapshot = Snapshot.replay(self.snapshot.identity, [commit], self.snapshot)
 
@@ -97,7 +118,7 @@ class Dataset:
     def _shard(
         self,
         spec: SiteSpec,
-        values: torch.Tensor,
+        values: Values,
         ids: np.ndarray,
         positions: np.ndarray,
         *,
@@ -110,12 +131,25 @@ class Dataset:
         chunks = []
         for at in range(0, len(values), chunk_rows):
             part = slice(at, at + chunk_rows)
-            index = {"example": ids[part], "position": positions[part]}
-            chunks.append(encoder.add_chunk([as_bytes(values[part].contiguous())], index))
+            index = {"example": ids[part], "position": positions[part], "call": positions[part]}
+            if isinstance(values, list):
+                index["width"] = np.array([row.shape[1] for row in values[part]], dtype=np.int32)
+                pieces = [as_bytes(row.contiguous()) for row in values[part]]
+            else:
+                pieces = [as_bytes(values[part].contiguous())]
+            chunks.append(encoder.add_chunk(pieces, index))
         encoder.finish()
-        path = f"data/{spec.name}/{next(_names):032x}-r0.parquet"
+        path = f"data/{site_dir(spec.name)}/{next(_names):032x}-r0.parquet"
         self.store.put(path, bytes(file))
         return ShardRef(spec.name, path, len(file), len(values), row_start, covers, tuple(chunks))
+
+    def _array(self, name: str, values: torch.Tensor) -> ArrayRef:
+        file = bytearray(64) + bytes(as_bytes(values.contiguous())) + bytes(8)
+        path = f"arrays/{name}/{next(_names):032x}-r0.parquet"
+        self.store.put(path, bytes(file))
+        dtype = str(values.dtype).removeprefix("torch.")
+        crc = zlib.crc32(file[64:-8])
+        return ArrayRef(name, path, len(file), dtype, tuple(values.shape), 64, crc)
 
     @staticmethod
     def _table(table: str, examples: Sequence[tuple[int, int]]) -> TableFileRef:

@@ -23,6 +23,7 @@ from lazycache.types import (
     ShardRef,
     SiteSpec,
     TableFileRef,
+    index_columns,
 )
 
 WORDS = (" Paris", " the", " of", " city", " light")
@@ -129,16 +130,16 @@ def spec_of(name: str, table: str, values: torch.Tensor) -> SiteSpec:
 def shard_of(spec: SiteSpec, rows: int, version: int) -> ShardRef:
     """Return a shard of one chunk; its file does not exist."""
     nbytes = rows * spec.row_bytes
-    chunk = ChunkRef(rows, 64, 7, (64 + nbytes, 64 + nbytes + 8 * rows))
-    offsets = chunk.index_offsets if spec.table == "tokens" else chunk.index_offsets[:1]
+    columns = len(index_columns(spec))
+    offsets = tuple(64 + nbytes + 8 * rows * number for number in range(columns))
     return ShardRef(
         site=spec.name,
         path=f"data/{spec.name.replace(':', '~3A')}/{version:032x}-r0.parquet",
-        length=64 + nbytes + 12 * rows + 1000,
+        length=64 + nbytes + 8 * rows * columns + 1000,
         rows=rows,
         row_start=0,
         covers=None,
-        chunks=(ChunkRef(chunk.rows, chunk.value_offset, chunk.value_crc, offsets),),
+        chunks=(ChunkRef(rows, 64, 7, offsets),),
     )
 
 

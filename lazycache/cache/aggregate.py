@@ -36,7 +36,7 @@ def aggregate(
     """Reduce dimensions of `x`; see `LazyTensor.mean` for dtypes and cost."""
     if not x.ndim:
         return _of_one_value(x, op, dim, correction=correction)
-    dims = dimensions(x, dim)
+    dims = dimensions(dim, ndim=x.ndim, lead=x.lead_ndim)
     result = _reduced(x, op, dims, correction=correction)
     for d in dims if keepdim else ():
         result = result.unsqueeze(d)
@@ -71,28 +71,27 @@ def _reduced(x: LazyTensor, op: str, dims: tuple[int, ...], *, correction: float
     )
 
 
-def dimensions(x: LazyTensor, dim: Dim) -> tuple[int, ...]:
-    """Return `dim` as ascending numbers from 0.
+def dimensions(dim: Dim, *, ndim: int, lead: int) -> tuple[int, ...]:
+    """Return `dim`, of `ndim` dimensions of which the first `lead` are rows, as ascending numbers.
 
     Raises:
         SelectionError: there is no such dimension, or it is named twice.
     """
-    lead = x.lead_ndim
     if isinstance(dim, str):
         if dim != "rows":
             raise SelectionError(f"dimension {dim!r}: the only name is 'rows'; else use numbers.")
         return tuple(range(lead))
     if dim is None:
-        return tuple(range(x.ndim))
+        return tuple(range(ndim))
     try:
         dims = [operator.index(d) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
     except TypeError as exc:
         raise SelectionError(
             f"dimension {dim!r}: numbers, 'rows' or None name dimensions."
         ) from exc
-    if any(not -x.ndim <= d < x.ndim for d in dims):
-        raise SelectionError(f"dimension {dim} is out of range: there are {x.ndim}.")
-    numbers = sorted(d % x.ndim for d in dims)
+    if any(not -ndim <= d < ndim for d in dims):
+        raise SelectionError(f"dimension {dim} is out of range: there are {ndim}.")
+    numbers = sorted(d % ndim for d in dims)
     if len(set(numbers)) < len(numbers):
         raise SelectionError(f"dimension {dim} names one dimension twice.")
     return tuple(numbers)
@@ -158,8 +157,8 @@ def _block_rows(x: LazyTensor) -> int:
 
 def count_rows(x: LazyTensor, dim: Dim) -> int | torch.Tensor:
     """Return how many rows (or, for `dim=1`, rows per example) there are. Reads nothing."""
-    dims = dimensions(x, dim)
     lead = x.lead_ndim
+    dims = dimensions(dim, ndim=x.ndim, lead=lead)
     if dims == tuple(range(lead)):
         return x.rows.shape[0] if lead else 1
     if dims == (1,) and isinstance(x.lead, Grid):

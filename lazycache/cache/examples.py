@@ -7,12 +7,12 @@ other. Pure, built once per table (or per site that does not cover its table), i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from lazycache.cache.plan import Rows
+from lazycache.cache.plan import Rows, as_array
 
 
 class Runs(Protocol):
@@ -139,6 +139,23 @@ def build(
         logical=logical,
         stored=stored,
         longest=int(lengths.max(initial=0)),
+    )
+
+
+def part_of(examples: ExampleMap, first: np.ndarray, counts: np.ndarray) -> ExampleMap:
+    """Return the map of `counts[i]` rows of each example i, from its row `first[i]` on.
+
+    Cost: in proportion to these rows.
+    """
+    rows = as_array(examples.absolute(ragged_arange(examples.offsets[:-1] + first, counts)))
+    logical, stored = _segments(rows, np.ones_like(rows))
+    return replace(
+        examples,
+        lengths=counts,
+        offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)]),
+        logical=logical,
+        stored=stored,
+        longest=int(counts.max(initial=0)),
     )
 
 

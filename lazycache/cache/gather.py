@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from lazycache.cache.plan import ALIGNMENT
+from lazycache.cache.plan_checks import ALIGNMENT
 from lazycache.cache.units import Units
 from lazycache.errors import MemoryBudgetError
 
@@ -86,7 +86,7 @@ def gather_rows(
         index = (addresses - low) // stride
     else:
         size, start, stride = itemsize, 0, itemsize
-        places = _places(units)
+        places = places_of(units)
         index = ((addresses - low) // itemsize)[:, None] + places
         reach += int(places.max()) * itemsize
     kind = f"<u{size}" if size in _WORDS else f"|V{size}"
@@ -104,7 +104,8 @@ def as_tensor(raw: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> to
     return torch.from_numpy(raw).view(dtype).view(shape)
 
 
-def _places(units: Units) -> np.ndarray:
+def places_of(units: Units) -> np.ndarray:
+    """Return the elements of a row that are selected, in order: int64[n]."""
     if units.positions is not None:
         return units.positions.reshape(-1)
     assert units.strides is not None

@@ -13,16 +13,15 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from lazycache.cache import torch_functions
+from lazycache.cache.calls import one_call
 from lazycache.cache.gather import empty
 from lazycache.cache.indexing import consumed, expand, index_array, is_array, normalise
-from lazycache.cache.loading import load, nested, padded, to_numpy, within_budget
+from lazycache.cache.loading import load, nested, padded, to_numpy
 from lazycache.cache.operators import Operators
-from lazycache.cache.plan import Rows, blocks
-from lazycache.cache.reader import as_array
+from lazycache.cache.plan import Rows, as_array, blocks
 from lazycache.cache.reductions import Reductions
 from lazycache.cache.selection import Dense, Grid, Lead
-from lazycache.cache.source import Source, not_pickled, target
+from lazycache.cache.source import Source, not_pickled, targets
 from lazycache.cache.units import Units, of_map, unit_map
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import SelectionError
@@ -171,6 +170,30 @@ class LazyTensor(Reductions, Operators):
         there = self._source.reader.covered(self.site, as_array(rows))
         return rows if there.all() else as_array(rows)[there]
 
+    def call(self, number: int) -> LazyTensor:
+        """Return the rows of one call of a module that a forward pass calls several times.
+
+        Of a site of a table of calls, whose examples have the rows of their first call, then those
+        of the second and so on: (examples, positions, *row) of call `number`, counted from 0, or
+        from the last call of each example if it is negative. Examples with fewer calls have no rows
+        in it. Select examples, positions and units afterwards.
+
+        Cost: reads nothing.
+
+        Raises:
+            SelectionError: the site is not of such a table, or rows were selected before.
+
+        Example:
+            >>> import tempfile, torch, lazycache as lc
+            >>> layer, url = torch.nn.Linear(2, 2), tempfile.mkdtemp()
+            >>> model = torch.nn.Sequential(layer, layer)
+            >>> with lc.capture(model, url, "0:out@*"):
+            ...     _ = model(torch.ones(3, 2))
+            >>> lc.open(url)["0:out@*"].call(-1).shape
+            torch.Size([3, 1, 2])
+        """
+        return self._view(lead=one_call(self._source, self._lead, number))
+
     def __getitem__(self, index: Any) -> LazyTensor:
         parts = expand(normalise(index), self.ndim)
         leading, units = _split(parts, self.lead_ndim)
@@ -235,17 +258,13 @@ class LazyTensor(Reductions, Operators):
             >>> small_cache()["resid_out_0"].to(torch.float64)[0, 0].load()
             tensor([0., 1.], dtype=torch.float64)
         """
-        chosen = [target(arg) for arg in (*args, dtype, device) if arg is not None]
-        dtypes = [one for one in chosen if isinstance(one, torch.dtype)]
-        devices = [one for one in chosen if isinstance(one, torch.device)]
-        if any(arg is None for arg in args) or len(dtypes) > 1 or len(devices) > 1:
-            raise SelectionError("x.to() takes one dtype, one device, or both.")
+        to_dtype, to_device = targets(args, dtype, device)
         return LazyTensor(
             self._source,
             lead=self._lead,
             units=self._units,
-            dtype=dtypes[0] if dtypes else self._dtype,
-            device=devices[0] if devices else self._device,
+            dtype=to_dtype or self._dtype,
+            device=to_device or self._device,
         )
 
     def load(self, device: torch.device | str | None = None) -> torch.Tensor:
@@ -319,22 +338,6 @@ class LazyTensor(Reductions, Operators):
             array([[10., 11.]], dtype=float32)
         """
         return to_numpy(self)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        within_budget([self], what="an array of it")
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            if copy is False:
-                raise ValueError(f"{array.dtype} to {dtype} needs a copy.")
-            return array.astype(dtype)
-        return array.copy() if copy else array
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Answer aggregates in a stream; load for other functions, within the budget."""
-        return torch_functions.call(cls, func, args, kwargs or {})
 
     def chunks(self, bytes: int = CHUNK_BYTES) -> Iterator[torch.Tensor]:  # noqa: A002  # a unit
         """Yield the rows (`x.rows`) in tensors of at most `bytes` bytes, at least a row each.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def load(x: LazyTensor) -> torch.Tensor:
 
 def padded(x: LazyTensor, value: float) -> torch.Tensor:
     """Read the selection, examples filled up with `value`."""
-    _check_fill(value, x.dtype)
+    check_fill(value, x.dtype)
     lead = x.lead
     if not isinstance(lead, Grid) or not lead.is_ragged():
         return load(x)
@@ -54,7 +54,7 @@ def padded(x: LazyTensor, value: float) -> torch.Tensor:
     return out.view(x.shape).to(x.device)
 
 
-def _check_fill(value: float, dtype: torch.dtype) -> None:
+def check_fill(value: float, dtype: torch.dtype) -> None:
     """Refuse what the dtype does not hold: floats round, integers and bools are exact.
 
     Raises:
@@ -83,14 +83,55 @@ def nested(x: LazyTensor) -> torch.Tensor:
 
 def to_numpy(x: LazyTensor) -> np.ndarray:
     """Read the selection as an array of a dtype that holds every value."""
-    values = load(x.to("cpu"))
+    return as_numpy(load(x.to("cpu")))
+
+
+def as_numpy(values: torch.Tensor) -> np.ndarray:
+    """Return a tensor of this machine's memory as an array of a dtype that holds every value."""
     if of_torch(values.dtype).numpy is None:
         return values.to(torch.float32).numpy()
     array: np.ndarray = values.numpy()
     return array
 
 
-def within_budget(tensors: Sequence[LazyTensor], *, what: str) -> None:
+class Loadable(Protocol):
+    """What an implicit load loads: a lazy tensor, ragged or not."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of what a load returns."""
+        ...
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether it is no dense tensor."""
+        ...
+
+    def load(self) -> torch.Tensor:
+        """Read it."""
+        ...
+
+    def numpy(self) -> np.ndarray:
+        """Read it into an array."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what a load returns."""
+        ...
+
+    @property
+    def budget_bytes(self) -> int:
+        """What an implicit load may take."""
+        ...
+
+
+def within_budget(tensors: Sequence[Loadable], *, what: str) -> None:
     """Refuse what would load more than the budget of implicit loads.
 
     Raises:

@@ -1,23 +1,21 @@
-"""Arithmetic and comparison of lazy tensors: `x + 1`, `x == 0`, `-x`, `float(x[0, 0, 0])`.
+"""Lazy tensors where numbers are expected: `x + 1`, `x == 0`, `float(x[0])`, `torch.exp(x)`.
 
 An operator loads, within the budget of implicit loads, and gives a torch tensor, as the torch
-function of its name does.
+function of its name does; `np.asarray(x)` gives an array.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from lazycache.cache import torch_functions
+from lazycache.cache.loading import Loadable, within_budget
 from lazycache.errors import SelectionError
-
-if TYPE_CHECKING:
-    from lazycache.cache.lazy_tensor import LazyTensor
 
 _Operator = Callable[["Operators", Any], torch.Tensor]
 
@@ -29,7 +27,7 @@ def _binary(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> 
         # torch takes numbers and tensors
         that = torch.as_tensor(other) if isinstance(other, np.ndarray) else other
         args = (that, self) if reflected else (self, that)
-        result: torch.Tensor = torch_functions.call(_class(self), function, args, {})
+        result: torch.Tensor = torch_functions.call(_lazy(), function, args, {})
         return result
 
     return operate
@@ -37,18 +35,19 @@ def _binary(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> 
 
 def _unary(function: Callable[[Any], Any]) -> Callable[[Operators], torch.Tensor]:
     def operate(self: Operators) -> torch.Tensor:
-        result: torch.Tensor = torch_functions.call(_class(self), function, (self,), {})
+        result: torch.Tensor = torch_functions.call(_lazy(), function, (self,), {})
         return result
 
     return operate
 
 
-def _class(x: Operators) -> type[LazyTensor]:
-    return cast("type[LazyTensor]", type(x))
+def _lazy() -> type[Loadable]:
+    # every class that has these operators: ragged and other lazy tensors meet in one function
+    return cast("type[Loadable]", Operators)
 
 
 class Operators:
-    """Operators of a lazy tensor. Each loads what is selected, and gives a tensor."""
+    """Operators of a lazy tensor, ragged or not. Each loads what is selected."""
 
     __slots__ = ()
 
@@ -79,6 +78,23 @@ class Operators:
     __neg__ = _unary(operator.neg)
     __abs__ = _unary(operator.abs)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        x = cast("Loadable", self)
+        within_budget([x], what="an array of it")
+        array = x.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"{array.dtype} to {dtype} needs a copy.")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Answer aggregates in a stream; load for other functions, within the budget."""
+        return torch_functions.call(_lazy(), func, args, kwargs or {})
+
     def __contains__(self, value: object) -> bool:
         return bool(torch.as_tensor(self == value).any())
 
@@ -93,7 +109,7 @@ class Operators:
             >>> small_cache()["resid_out_0"][1, 0, 1].item()
             5.0
         """
-        x = cast("LazyTensor", self)
+        x = cast("Loadable", self)
         if x.is_ragged or x.shape.numel() != 1:
             raise SelectionError(f"{x!r} is not one value; select one, x[0, 0, 0], or .load() all.")
         number: float | int | bool = x.load().item()

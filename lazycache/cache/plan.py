@@ -6,42 +6,18 @@ chunks' first rows, so a read costs the chunks it touches and not the chunks the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from lazycache.cache.plan_checks import Placed, check_spec, check_values, check_widths
 from lazycache.codec.dtypes import Dtype, by_name
-from lazycache.errors import CorruptShardError, SelectionError
-from lazycache.types import ShardRef, SiteSpec
+from lazycache.errors import SelectionError
+from lazycache.types import RAGGED, ChunkRef, ShardRef, SiteSpec
 
 Rows = range | np.ndarray
 """Absolute rows of a table: a range, or int64 in any order."""
-
-ALIGNMENT = 64
-"""Values of every chunk start at a multiple of this many bytes."""
-
-MOST_DIMENSIONS = 32
-"""Dimensions of a row; numpy's own limit until version 2."""
-
-MOST_ROW_BYTES = 1 << 30
-"""Bytes of a row."""
-
-
-class Placed(Protocol):
-    """A shard and its first row in the table, as a snapshot gives it."""
-
-    @property
-    def ref(self) -> ShardRef:
-        """The shard."""
-        ...
-
-    @property
-    def row_start(self) -> int:
-        """Its first absolute row."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +52,10 @@ class SitePlan:
     """int64[chunks]: byte offset of the first row's values in the shard."""
     crcs: np.ndarray
     """int64[chunks]: CRC-32 of the values."""
+    nbytes: np.ndarray
+    """int64[chunks]: bytes of the values."""
+    widths_at: np.ndarray
+    """int64[chunks]: of a ragged site, byte offset of the rows' widths in the shard; else -1."""
     dtype: Dtype
     """What the values are."""
     shard: np.ndarray
@@ -107,6 +87,16 @@ class SitePlan:
     def locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the chunk of each row and the byte offset of its values in the chunk's shard.
 
+        Not of ragged sites. Raises as `places` does.
+        """
+        chunk, place = self.places(rows)
+        place *= self.spec.row_bytes
+        place += self.offsets.take(chunk)
+        return chunk, place
+
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the chunk of each row and its place in the chunk; arrays of the caller's own.
+
         Raises:
             SelectionError: the site does not have one of the rows.
         """
@@ -116,8 +106,6 @@ class SitePlan:
         holds = self._holds(chunk, place)
         if not holds.all():
             raise self.missing(int(rows[~holds][0]))
-        place *= self.spec.row_bytes
-        place += self.offsets.take(chunk)
         return chunk, place
 
     def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +132,7 @@ class SitePlan:
         return holds
 
     def spans(self, start: int, stop: int) -> list[Span]:
-        """Return the byte ranges of rows `start` to `stop`, in row order.
+        """Return the byte ranges of rows `start` to `stop`, in row order. Not of ragged sites.
 
         Raises:
             SelectionError: the site does not have one of the rows.
@@ -182,8 +170,10 @@ def build(spec: SiteSpec, placed: Sequence[Placed]) -> SitePlan:
     """
     check_spec(spec)
     placed = [p for p in placed if p.ref.rows]
-    shard, rows, offsets, crcs = _columns(placed)
-    _check_chunks(spec, placed, shard=shard, rows=rows, offsets=offsets)
+    shard, rows, offsets, crcs, units, widths_at = _columns(spec, placed)
+    check_values(spec, placed, shard=shard, units=units, offsets=offsets)
+    if spec.layout == RAGGED:
+        check_widths(spec, placed, shard=shard, rows=rows, units=units, widths_at=widths_at)
     before = np.cumsum(rows) - rows
     first = np.searchsorted(shard, np.arange(len(placed)))
     bases = np.array([p.row_start for p in placed], dtype=np.int64)
@@ -197,6 +187,8 @@ def build(spec: SiteSpec, placed: Sequence[Placed]) -> SitePlan:
         sizes=rows.astype(np.uint64),
         offsets=offsets,
         crcs=crcs,
+        nbytes=units * spec.row_bytes,
+        widths_at=widths_at,
         dtype=by_name(spec.dtype),
         shard=shard,
         table=table,
@@ -204,38 +196,22 @@ def build(spec: SiteSpec, placed: Sequence[Placed]) -> SitePlan:
     )
 
 
-def check_spec(spec: SiteSpec) -> None:
-    """Refuse a site whose rows cannot be addressed as the log describes them.
-
-    Everything a reader computes addresses from: the log may come from anybody.
-
-    Raises:
-        CorruptShardError: says what does not fit.
-        UnsupportedDtypeError: the dtype is not known.
-    """
-    itemsize = by_name(spec.dtype).itemsize
-    problem = ""
-    if spec.layout != "row":
-        problem = f"has layout {spec.layout!r}; this version reads 'row'"
-    elif len(spec.shape) > MOST_DIMENSIONS:
-        problem = f"has {len(spec.shape)} dimensions; {MOST_DIMENSIONS} are the most"
-    elif spec.row_bytes != math.prod(spec.shape) * itemsize or min(spec.shape, default=1) < 0:
-        problem = f"has rows of {spec.row_bytes:,} bytes, which {spec.shape} {spec.dtype} are not"
-    elif not 0 < spec.row_bytes <= MOST_ROW_BYTES:
-        problem = f"has rows of {spec.row_bytes:,} bytes; 1 to {MOST_ROW_BYTES:,} can be read"
-    if problem:
-        raise CorruptShardError(f"site {spec.name!r} {problem}: the log is damaged.")
-
-
-def _columns(placed: Sequence[Placed]) -> np.ndarray:
-    """Return shard, rows, offset and checksum of every chunk: int64[4, chunks]."""
+def _columns(spec: SiteSpec, placed: Sequence[Placed]) -> np.ndarray:
+    """Return shard, rows, offset, checksum, units and place of widths of chunks: int64[6, n]."""
+    ragged = spec.layout == RAGGED
     chunks = [
-        (i, c.rows, c.value_offset, c.value_crc)
+        (i, c.rows, c.value_offset, c.value_crc, *(_widths(c) if ragged else (c.rows, -1)))
         for i, p in enumerate(placed)
         for c in p.ref.chunks
         if c.rows
     ]
-    return np.array(chunks, dtype=np.int64).reshape(-1, 4).T.copy()
+    return np.array(chunks, dtype=np.int64).reshape(-1, 6).T.copy()
+
+
+def _widths(chunk: ChunkRef) -> tuple[int, int]:
+    """Return the sum of a ragged chunk's widths and where they are; -1 where the log is silent."""
+    total = -1 if chunk.width is None else chunk.width
+    return total, chunk.index_offsets[-1] if chunk.index_offsets else -1
 
 
 def _table(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, int]:
@@ -248,26 +224,16 @@ def _table(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, int]:
     return np.searchsorted(starts, marks, side="right") - 1, shift
 
 
-def _check_chunks(
-    spec: SiteSpec,
-    placed: Sequence[Placed],
-    *,
-    shard: np.ndarray,
-    rows: np.ndarray,
-    offsets: np.ndarray,
-) -> None:
-    lengths = np.array([p.ref.length for p in placed], dtype=np.int64)
-    # divided and not multiplied: rows times bytes may be more than int64 holds
-    room = (lengths.take(shard) - offsets) // spec.row_bytes if len(rows) else rows
-    wrong = (offsets % ALIGNMENT != 0) | (offsets < 0) | (rows < 0) | (rows > room)
-    if wrong.any():
-        chunk = int(np.flatnonzero(wrong)[0])
-        ref, start = placed[int(shard[chunk])].ref, int(offsets[chunk])
-        stop = start + int(rows[chunk]) * spec.row_bytes
-        raise CorruptShardError(
-            f"shard {ref.path} of site {spec.name!r}: the log puts rows at "
-            f"bytes {start:,} to {stop:,} of {ref.length:,}, which cannot be."
-        )
+def as_array(rows: Rows) -> np.ndarray:
+    """Return rows as int64[n].
+
+    Example:
+        >>> as_array(range(4, 8, 2)).tolist()
+        [4, 6]
+    """
+    if isinstance(rows, range):
+        return np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
+    return rows
 
 
 def as_range(rows: np.ndarray) -> range | None:

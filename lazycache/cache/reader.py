@@ -18,12 +18,14 @@ from lazycache.cache import units as unit_selection
 from lazycache.cache.gather import empty, words_of
 from lazycache.cache.maps import MapCache
 from lazycache.cache.parallel import ordered, threads
-from lazycache.cache.plan import Rows, SitePlan
+from lazycache.cache.plan import Rows, SitePlan, as_array
+from lazycache.cache.ragged_rows import Block, Wanted
+from lazycache.cache.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
 from lazycache.cache.shards import FetchedShards, MappedShards, Shards
 from lazycache.cache.units import Units
-from lazycache.errors import SiteNotFoundError, StorageError, nearest
+from lazycache.errors import SelectionError, SiteNotFoundError, StorageError, nearest
 from lazycache.storage.store import Store
-from lazycache.types import IoCounters, SiteSpec
+from lazycache.types import RAGGED, IoCounters, SiteSpec
 
 BLOCK_BYTES = 8 << 20
 """More scattered rows than this are gathered block by block, on several threads."""
@@ -66,6 +68,8 @@ class Reader:
         self._maps = MapCache(store, max_maps=max_maps, max_bytes=map_bytes)
         self._mapped = MappedShards(self._maps, io, check=check)
         self._fetched = FetchedShards(store, io, check=check, max_gap=max_gap)
+        self._mapped_ragged = MappedRagged(self._mapped, io)
+        self._fetched_ragged = FetchedRagged(self._fetched, store, io, max_gap=max_gap)
         self._plans: dict[str, SitePlan] = {}
         self._local: bool | None = None
         self._closed = False
@@ -93,6 +97,10 @@ class Reader:
     def covered(self, site: str, rows: np.ndarray) -> np.ndarray:
         """Return for each absolute row whether the site has it: bool[n]. Reads nothing."""
         return self.plan(site).covered(np.asarray(rows, dtype=np.int64))
+
+    def covered_spans(self, site: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return first rows and stops of the longest runs of rows that the site has."""
+        return self.plan(site).covered_spans()
 
     def take(
         self, site: str, rows: np.ndarray, *, units: tuple[Any, ...] | Units = ()
@@ -176,18 +184,54 @@ class Reader:
             else:
                 yield self.read(site, part, units=chosen)
 
+    def widths(self, site: str, rows: np.ndarray) -> np.ndarray:
+        """Return the width of each row of a ragged site: int64[n].
+
+        Cost: four bytes for every row of the chunks they are in, once; kept in memory up to 64 MiB.
+
+        Raises:
+            SelectionError: the site does not have one of the rows.
+            CorruptShardError: a shard is not what the log recorded.
+        """
+        plan = self._open_plan(site)
+        return self._ragged(plan).widths(plan, np.asarray(rows, dtype=np.int64))
+
+    def ragged(self, site: str, wanted: Wanted) -> Iterator[Block]:
+        """Yield values of rows of a ragged site, in blocks to be copied and dropped.
+
+        Cost: the widths of the rows' chunks (see `widths`) and the bytes of what is wanted. Of a
+        local shard nothing but what is wanted is copied; remotely, ranges closer than `max_gap`
+        bytes are one request, so heads of narrow rows are fetched with their neighbours.
+
+        Raises:
+            SelectionError: the site does not have one of the rows.
+            CorruptShardError: a shard is not what the log recorded.
+        """
+        plan = self._open_plan(site)
+        return self._ragged(plan).blocks(plan, wanted)
+
     def close(self) -> None:
         """Drop the maps. Tensors that were handed out stay valid; further reads are refused."""
         self._closed = True
         self._maps.clear()
 
     def _resolve(self, site: str, units: tuple[Any, ...] | Units) -> tuple[SitePlan, Units]:
-        if self._closed:
-            raise StorageError(f"{self._store.url} was closed: open it again to read.")
-        plan = self.plan(site)
+        plan = self._open_plan(site)
+        if plan.spec.layout == RAGGED:
+            raise SelectionError(
+                f"rows of site {site!r} differ in width: read them with .ragged()."
+            )
         if isinstance(units, Units):
             return plan, units
         return plan, unit_selection.select(plan.spec.shape, units)
+
+    def _open_plan(self, site: str) -> SitePlan:
+        if self._closed:
+            raise StorageError(f"{self._store.url} was closed: open it again to read.")
+        return self.plan(site)
+
+    def _ragged(self, plan: SitePlan) -> RaggedShards:
+        return self._mapped_ragged if self._is_local(plan) else self._fetched_ragged
 
     def _source(self, plan: SitePlan) -> Shards:
         return self._mapped if self._is_local(plan) else self._fetched
@@ -197,10 +241,3 @@ class Reader:
             # a store is on this machine or it is not: asked once
             self._local = self._store.local_path(plan.shards[0].path) is not None
         return bool(self._local)
-
-
-def as_array(rows: Rows) -> np.ndarray:
-    """Return rows as int64[n]."""
-    if isinstance(rows, range):
-        return np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
-    return rows

@@ -174,12 +174,18 @@ class Reductions:
     def _aggregate(
         self, op: str, dim: Dim, keepdim: bool, numpy: NumpyNames, *, correction: float = 1
     ) -> torch.Tensor:
-        chosen = _dim(op, dim, numpy)
+        chosen = chosen_dim(op, dim, numpy)
         kept = keepdim or bool(numpy.get("keepdims"))
         return aggregate(cast("LazyTensor", self), op, chosen, keepdim=kept, correction=correction)
 
 
-def _dim(op: str, dim: Dim, numpy: NumpyNames) -> Dim:
+def chosen_dim(op: str, dim: Dim, numpy: NumpyNames) -> Dim:
+    """Return the dimension that was asked for by its torch or its numpy name.
+
+    Raises:
+        SelectionError: both names, or `dtype` or `out`.
+        TypeError: another name.
+    """
     given: dict[str, Any] = dict(numpy)
     unknown = given.keys() - NumpyNames.__annotations__.keys()
     if unknown:

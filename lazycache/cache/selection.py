@@ -16,7 +16,7 @@ import numpy as np
 
 from lazycache.cache.examples import ExampleMap, ragged_arange
 from lazycache.cache.indexing import FAR, index_array, is_array
-from lazycache.cache.plan import Rows
+from lazycache.cache.plan import Rows, as_array
 from lazycache.errors import SelectionError
 
 _ALL = slice(None)
@@ -129,7 +129,7 @@ class Grid:
             low, high = self.examples.start, max(self.examples.start, self.examples.stop)
             return self.map.absolute(range(int(self.map.offsets[low]), int(self.map.offsets[high])))
         start, step, counts = self._positions
-        begins = self.map.offsets[_numbers(self.examples)] + start
+        begins = self.map.offsets[as_array(self.examples)] + start
         return self.map.absolute(ragged_arange(begins, counts, step))
 
     def stored(self) -> Rows:
@@ -162,7 +162,7 @@ class Grid:
 
     def entries(self) -> Iterator[Dense]:
         """Yield the rows of each example."""
-        return (Dense(self._rows_of(number)) for number in _numbers(self.examples).tolist())
+        return (Dense(self._rows_of(number)) for number in as_array(self.examples).tolist())
 
     def blocks(self, *, rows: int) -> Iterator[Grid]:
         """Cut along the examples into grids of about `rows` rows, at least one example each."""
@@ -177,7 +177,7 @@ class Grid:
     @cached_property
     def _positions(self) -> tuple[np.ndarray, int, np.ndarray]:
         """Per example: first position, step, and how many, after all windows."""
-        counts = self.map.lengths if self.is_whole else self.map.lengths[_numbers(self.examples)]
+        counts = self.map.lengths if self.is_whole else self.map.lengths[as_array(self.examples)]
         start, step = np.zeros_like(counts), 1
         for window in self.window:
             first, counts = slice_each(window, counts)
@@ -215,7 +215,7 @@ class Grid:
             return Dense(self._at(*pairs))
         if isinstance(position, int):
             return Dense(self._at(places, np.asarray(position)))
-        kept = replace(self, examples=_numbers(self.examples)[places.reshape(-1)])
+        kept = replace(self, examples=as_array(self.examples)[places.reshape(-1)])
         found = kept._along(position)  # noqa: SLF001  # own class
         if places.ndim == 1 or not isinstance(found, Grid):
             return found
@@ -225,7 +225,7 @@ class Grid:
                 "index them with one dimension."
             )
         rows = found.flat()
-        dense = _numbers(rows) if isinstance(rows, range) else rows
+        dense = as_array(rows) if isinstance(rows, range) else rows
         return Dense(dense.reshape(*places.shape, found.shape[1]))
 
     def _masked(self, mask: np.ndarray) -> Dense:
@@ -247,7 +247,7 @@ class Grid:
                 "a slice takes what there is."
             )
         local = start[places] + np.where(positions < 0, positions + length, positions) * step
-        base = self.map.offsets[_numbers(self.examples)[places]]
+        base = self.map.offsets[as_array(self.examples)[places]]
         rows = self.map.absolute(base + local)
         assert isinstance(rows, np.ndarray)
         return rows
@@ -284,12 +284,6 @@ def _sliced(rows: range, window: slice) -> range:
     """Slice a range; of one entry or none the step is 1, however large it became."""
     kept = rows[window]
     return kept if len(kept) > 1 else range(kept.start, kept.start + len(kept))
-
-
-def _numbers(rows: Rows) -> np.ndarray:
-    if isinstance(rows, range):
-        return np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
-    return rows
 
 
 def _checked_place(place: int, size: int, *, what: str) -> int:

@@ -61,8 +61,7 @@ class MappedShards:
     def view(self, plan: SitePlan, span: Span, *, units: Units) -> torch.Tensor:
         """Return the rows of a span as a view of the reader's own map: to be read and dropped."""
         mapped = self.open(plan, span.shard)
-        if self._checked is not None:
-            self._check(plan, mapped, self._checked, np.array([span.chunk]))
+        self.check(plan, np.array([span.chunk]))
         self._count(plan, units, requests=1, rows=span.rows)
         return _rows(mapped.values, plan, span, units=units, offset=span.offset)
 
@@ -79,9 +78,7 @@ class MappedShards:
         # of less than half of each row, a copy is smaller than the pages that a map would hold
         if 2 * wanted < span.rows * row_bytes or units.strides is None:
             return None
-        if self._checked is not None:
-            mapped = self.open(plan, span.shard)
-            self._check(plan, mapped, self._checked, np.array([span.chunk]))
+        self.check(plan, np.array([span.chunk]))
         ref, stop = plan.shards[span.shard], span.offset + span.rows * row_bytes
         raw = self._maps.lend(ref, span.offset, stop)
         if raw is None:
@@ -107,10 +104,7 @@ class MappedShards:
     def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
         """Return rows in the order given, at least one."""
         chunk, addresses = plan.locate(rows)
-        if self._checked is not None:
-            for i in np.unique(chunk).tolist():
-                mapped = self.open(plan, int(plan.shard[i]))
-                self._check(plan, mapped, self._checked, np.array([i]))
+        self.check(plan, chunk)
         shard = plan.shard.take(chunk)
         bases = np.zeros(len(plan.shards), dtype=np.int64)
         # these references keep the maps until the rows are copied, whatever is evicted meanwhile
@@ -130,15 +124,19 @@ class MappedShards:
         nbytes = rows * units.count * plan.dtype.itemsize
         self._io.add(requests=requests, rows=rows, nbytes=nbytes)
 
-    @staticmethod
-    def _check(
-        plan: SitePlan, mapped: MappedShard, checked: dict[str, np.ndarray], chunks: np.ndarray
-    ) -> None:
-        """Compare the checksum of chunks that are touched for the first time."""
-        done = checked.setdefault(plan.spec.name, np.zeros(len(plan.starts), dtype=np.bool_))
-        for i in chunks[~done[chunks]].tolist():
-            size = int(plan.stops[i] - plan.starts[i]) * plan.spec.row_bytes
-            verify(plan, i, mapped.raw[int(plan.offsets[i]) :][:size].data)
+    def check(self, plan: SitePlan, chunks: np.ndarray) -> None:
+        """Compare the checksum of chunks that are touched for the first time, if it is asked for.
+
+        Raises:
+            CorruptShardError: one differs.
+        """
+        if self._checked is None:
+            return
+        done = self._checked.setdefault(plan.spec.name, np.zeros(len(plan.starts), dtype=np.bool_))
+        for i in np.unique(chunks[~done[chunks]]).tolist():
+            mapped = self.open(plan, int(plan.shard[i]))
+            start = int(plan.offsets[i])
+            verify(plan, i, mapped.raw[start : start + int(plan.nbytes[i])].data)
             done[i] = True
 
 
@@ -194,15 +192,14 @@ class FetchedShards:
             for s in pieces
         ]
         ref = plan.shards[spans[0].shard]
-        if self._checked is not None:
-            self._check(plan, sorted({s.chunk for s in spans}))
+        self.check(plan, sorted({s.chunk for s in spans}))
         merged = coalesce(ranges, max_gap=self._max_gap)
         buffers = self._store.get_ranges(ref.path, [(m.start, m.stop) for m in merged])
         fetched = sum(m.stop - m.start for m in merged)
         self._io.add(requests=len(merged), rows=len(out), nbytes=fetched)
         target, done = words_of(out), 0
         for piece, part in zip(pieces, scatter(ranges, merged, buffers), strict=True):
-            if len(part) == self._chunk_bytes(plan, piece.chunk):
+            if len(part) == plan.nbytes[piece.chunk]:
                 verify(plan, piece.chunk, part)
             target[done : done + piece.rows] = rows_of_bytes(
                 part, itemsize=itemsize, rows=piece.rows, row_elements=elements,
@@ -219,25 +216,24 @@ class FetchedShards:
             Span(s.shard, s.chunk, s.offset + i * size, 1) for s in spans for i in range(s.rows)
         ]
 
-    def _check(self, plan: SitePlan, chunks: Sequence[int]) -> None:
-        """Read chunks that are touched for the first time whole, and compare their checksum."""
-        assert self._checked is not None
-        for i in chunks:
+    def check(self, plan: SitePlan, chunks: Sequence[int]) -> None:
+        """Read chunks that are touched for the first time whole, if it is asked for.
+
+        Raises:
+            CorruptShardError: the checksum of one differs.
+        """
+        for i in chunks if self._checked is not None else ():
+            assert self._checked is not None
             with self._lock:
                 if (plan.spec.name, i) in self._checked:
                     continue
-            start = int(plan.offsets[i])
-            size = self._chunk_bytes(plan, i)
+            start, size = int(plan.offsets[i]), int(plan.nbytes[i])
             path = plan.shards[int(plan.shard[i])].path
             (data,) = self._store.get_ranges(path, [(start, start + size)])
             self._io.add(requests=1, rows=0, nbytes=size)
             verify(plan, i, memoryview(data))
             with self._lock:
                 self._checked.add((plan.spec.name, i))
-
-    @staticmethod
-    def _chunk_bytes(plan: SitePlan, chunk: int) -> int:
-        return int(plan.stops[chunk] - plan.starts[chunk]) * plan.spec.row_bytes
 
 
 def _rows(

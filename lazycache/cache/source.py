@@ -29,6 +29,8 @@ class Source:
     """Gives its examples; built when first asked for."""
     budget_bytes: int
     """What an implicit load (a torch function, `np.asarray`) may take."""
+    called: Callable[[], ExampleMap] | None = None
+    """Of a table of calls: gives the examples of the table whose rows were called; else None."""
 
     def everything(self) -> Lead:
         """Return all rows: examples by positions, or one row per example."""
@@ -53,6 +55,23 @@ def target(arg: object) -> torch.dtype | torch.device:
         return torch.device(arg)  # type: ignore[call-overload, no-any-return]  # torch decides
     except (RuntimeError, TypeError) as exc:
         raise SelectionError(f"{arg!r} is neither a dtype nor a device.") from exc
+
+
+def targets(
+    args: tuple[object, ...], dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[torch.dtype | None, torch.device | None]:
+    """Return the dtype and the device that the arguments of `.to` name; None for what they do not.
+
+    Raises:
+        SelectionError: an argument is neither, or there are several of one kind.
+        UnsupportedDtypeError: a dtype that is not in the table.
+    """
+    chosen = [target(arg) for arg in (*args, dtype, device) if arg is not None]
+    dtypes = [one for one in chosen if isinstance(one, torch.dtype)]
+    devices = [one for one in chosen if isinstance(one, torch.device)]
+    if any(arg is None for arg in args) or len(dtypes) > 1 or len(devices) > 1:
+        raise SelectionError("x.to() takes one dtype, one device, or both.")
+    return (*dtypes, None)[0], (*devices, None)[0]
 
 
 def not_pickled(what: object, opening: str) -> LazycacheError:

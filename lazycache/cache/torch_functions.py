@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from lazycache.cache.loading import within_budget
-
-if TYPE_CHECKING:
-    from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.cache.loading import Loadable, within_budget
 
 _STREAMED: dict[Callable[..., Any], str] = {
     torch.mean: "mean",
@@ -24,7 +21,7 @@ _STREAMED: dict[Callable[..., Any], str] = {
 _NAMES = {"dim", "axis", "keepdim", "keepdims"}
 
 
-def call(cls: type[LazyTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(cls: type[Loadable], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Answer `func(*args, **kwargs)`, of which some arguments are lazy tensors.
 
     Raises:
@@ -54,9 +51,7 @@ def _is_dims(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _streamed(
-    x: LazyTensor, op: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> torch.Tensor:
+def _streamed(x: Loadable, op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     (dim,) = args or (kwargs.get("dim", kwargs.get("axis")),)
     if isinstance(dim, (list, tuple)):
         # no dimension is every dimension, to torch
@@ -67,7 +62,7 @@ def _streamed(
     return result.to(x.dtype) if x.dtype.is_floating_point else result
 
 
-def _lazy(cls: type[LazyTensor], value: Any) -> Iterator[LazyTensor]:
+def _lazy(cls: type[Loadable], value: Any) -> Iterator[Loadable]:
     if isinstance(value, cls):
         yield value
     elif isinstance(value, dict):
@@ -77,7 +72,7 @@ def _lazy(cls: type[LazyTensor], value: Any) -> Iterator[LazyTensor]:
             yield from _lazy(cls, item)
 
 
-def _loaded(cls: type[LazyTensor], value: Any) -> Any:
+def _loaded(cls: type[Loadable], value: Any) -> Any:
     if isinstance(value, cls):
         return value.load()
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """One DuckDB over one index: views with lazy columns, closed to everything else.
 
 It is in memory and has the index attached read-only. Views put one lazy column per site behind the
-columns of `tokens` and `examples`; nothing is read from a shard until a query needs a value of a
+columns of its table; nothing is read from a shard until a query needs a value of a
 row. After set-up everything outside of the dataset is switched off and the configuration is locked.
 """
 
@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from lazycache.catalog.computed import computed_sites
 from lazycache.catalog.index_fill import quoted
+from lazycache.catalog.index_rows import BASE_COLUMNS
 from lazycache.errors import QueryError
 from lazycache.query.failures import Explainer, ReadFailures
 from lazycache.query.lazy_columns import LazyColumn, RowReader, register
 from lazycache.query.names import ColumnNames, column_names
 from lazycache.query.rewrite import Rewriter
 from lazycache.query.statements import check_reads
-from lazycache.types import EXAMPLES, TOKENS
+from lazycache.types import EXAMPLES, RAGGED, TOKENS
 
 if TYPE_CHECKING:
     from lazycache.catalog.index import IndexFile
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 INDEX = "lazycache_index"
 """Name under which the index is attached."""
 
-TABLES = (TOKENS, EXAMPLES)
-"""Tables whose rows sites belong to."""
+ALWAYS = (TOKENS, EXAMPLES)
+"""Tables of rows that can be asked of any dataset; others only where they are used."""
 
 CATALOG = ("sites", "shards", "chunks", "commits", "runs")
 """Tables that describe the dataset."""
@@ -103,6 +105,8 @@ class Engine:
         self, index: IndexFile, reader: RowReader, *, activity: Activity, failures: ReadFailures
     ) -> None:
         self.index = index
+        used = set(index.snapshot.tables).union(ALWAYS)
+        self._tables = [table for table in BASE_COLUMNS if table in used]
         self._activity = activity
         self._failures = failures
         self._connection = duckdb.connect(":memory:", config=_config(index.path))
@@ -197,7 +201,7 @@ class Engine:
         for table in CATALOG:
             self._connection.execute(f"CREATE VIEW {table} AS FROM {INDEX}.{table}")
         lazy: dict[tuple[str, str], LazyColumn] = {}
-        for table in TABLES:
+        for table in self._tables:
             names = column_names(self.index.snapshot, table=table)
             columns = self._lazy_columns(table, names)
             for column in columns:
@@ -214,19 +218,26 @@ class Engine:
 
     def _lazy_columns(self, table: str, names: ColumnNames) -> list[LazyColumn]:
         snapshot = self.index.snapshot
-        return [
-            LazyColumn(snapshot.sites[site], name, snapshot.covered(site) == snapshot.rows(table))
-            for site, name in names.sites.items()
-        ]
+        computed, rows = computed_sites(snapshot), snapshot.rows(table)
+        found: list[LazyColumn] = []
+        for site, name in names.sites.items():
+            one = computed.get(site)
+            spec = snapshot.sites[site] if one is None else one.spec
+            there = snapshot.covered(site) if one is None else one.rows
+            found.append(LazyColumn(spec, name, there == rows))
+        return found
 
     def _finish(self, lazy: Mapping[tuple[str, str], LazyColumn]) -> None:
         self._connection.execute(UNIT_MACROS)
-        tables = {table: self._column_names(table) for table in (*TABLES, *CATALOG)}
+        tables = {table: self._column_names(table) for table in (*self._tables, *CATALOG)}
         self._connection.execute(LOCK)
-        self._rewriter = Rewriter(tables={table: tables[table] for table in TABLES}, lazy=lazy)
+        self._rewriter = Rewriter(
+            tables={table: tables[table] for table in self._tables}, lazy=lazy
+        )
         self._explainer = Explainer(
             tables=tables,
             sites={column.name: column.spec for column in lazy.values()},
+            ragged=[s.name for s in self.index.snapshot.sites.values() if s.layout == RAGGED],
             failures=self._failures,
         )
 

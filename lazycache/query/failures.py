@@ -16,6 +16,7 @@ from itertools import count
 import duckdb
 import pyarrow as pa
 
+from lazycache.cache.head_names import parse
 from lazycache.errors import LazycacheError, QueryError, ReadOnlyError, nearest
 from lazycache.types import SiteSpec
 
@@ -80,10 +81,12 @@ class Explainer:
         *,
         tables: Mapping[str, Sequence[str]],
         sites: Mapping[str, SiteSpec],
+        ragged: Sequence[str],
         failures: ReadFailures,
     ) -> None:
         self._tables = tables
         self._sites = sites
+        self._ragged = {name.lower(): name for name in ragged}
         self._failures = failures
 
     @contextmanager
@@ -134,6 +137,18 @@ class Explainer:
         )
 
     def _about_column(self, name: str) -> str:
+        head = parse(name)
+        meant = self._ragged.get((name if head is None else head.site).lower())
+        if meant is not None:
+            return (
+                f"The rows of {meant} differ in width, so it is no column of SQL: read "
+                f'cache["{name if head else meant}"], for example cache["{meant}"][example].load().'
+            )
+        if head is not None and head.head is not None and head.site in self._sites:
+            return (
+                f'A head has no column of its own: cache["{name}"] reads it; in SQL it is '
+                f"unit({head.site}, head, i), with the head as it was stored."
+            )
         columns = [column for table in self._tables.values() for column in table]
         return f"No column or site {name!r}. {nearest(name, columns)}"
 

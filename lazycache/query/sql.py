@@ -83,7 +83,9 @@ class Connection:
 
         Args:
             query: SQL that reads; `tokens`, `examples`, `sites`, `shards`, `chunks`, `commits` and
-                `runs` are its tables. Names of sites with dots or colons go in double quotes.
+                `runs` are its tables; where there are such rows also `decoder_tokens`, `calls`,
+                `example_calls` and `decoder_calls`. Names of sites with dots or colons go in double
+                quotes. Sites whose rows differ in width, `pattern_3`, are no columns.
             params: Values for `?` or `$1` (a sequence) or `$name` (a mapping); numbers and vectors
                 of numpy and torch are taken too.
 

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lazycache.cache.activation_cache import ActivationCache
+from lazycache.progress import bytes_text
 
-KILO = 1000
 SHOWN = 4
 """Elements of a vector that a table cell shows."""
 
@@ -32,20 +32,6 @@ class _Console(Console):
 
 console = _Console(highlight=False)
 errors = _Console(stderr=True, highlight=False)
-
-
-def bytes_text(count: float) -> str:
-    """Bytes as a person reads them, in decimal units.
-
-    Example:
-        >>> bytes_text(1_536_000), bytes_text(12)
-        ('1.54 MB', '12 B')
-    """
-    unit, *larger = ("B", "kB", "MB", "GB", "TB")
-    while count >= KILO and larger:
-        count /= KILO
-        unit, *larger = larger
-    return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -91,15 +77,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
 def sites_table(cache: ActivationCache) -> Table:
     """The sites of a dataset, a line each."""
-    covered = cache.snapshot.covered
     rows = [
         (
             name,
             site.table,
             site.dtype,
             str(list(site.shape)),
-            covered(name),
-            bytes_text(covered(name) * site.row_bytes),
+            cache.rows(name),
+            bytes_text(cache.stored_bytes(name)),
         )
         for name, site in cache.sites.items()
     ]
@@ -108,5 +93,4 @@ def sites_table(cache: ActivationCache) -> Table:
 
 def stored_bytes(cache: ActivationCache) -> int:
     """Bytes of all activations of a dataset."""
-    covered = cache.snapshot.covered
-    return sum(covered(name) * site.row_bytes for name, site in cache.sites.items())
+    return sum(map(cache.stored_bytes, cache))

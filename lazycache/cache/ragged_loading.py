@@ -1,0 +1,125 @@
+"""A ragged selection into memory: example by example, and these into one dense tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from lazycache.cache.gather import as_tensor, empty
+from lazycache.cache.plan import Rows, as_array
+from lazycache.cache.ragged_rows import Block, Wanted
+from lazycache.cache.ragged_selection import RaggedSelection, batches, widest
+from lazycache.cache.source import Source
+from lazycache.codec.dtypes import by_name
+from lazycache.errors import MemoryBudgetError
+
+BATCH_BYTES = 64 << 20
+"""Values of several examples that are read at once."""
+
+
+def extents(source: Source, selection: RaggedSelection) -> np.ndarray:
+    """Return the keys of each selected example, its widest row's: int64[n]. Reads widths."""
+    groups, numbers = selection.groups, selection.numbers
+    widths = source.reader.widths(source.spec.name, groups.rows(numbers))
+    return widest(groups, numbers, widths)
+
+
+def each(source: Source, selection: RaggedSelection, sizes: np.ndarray) -> Iterator[torch.Tensor]:
+    """Yield [heads, queries, keys] of each example, in the stored dtype; `sizes` are `extents`.
+
+    Cost: what is wanted of examples of up to 64 MB, or of one, is in memory at a time.
+
+    Raises:
+        SelectionError: an example does not have a key that is asked for.
+    """
+    selection.check(selection.keys, sizes, what="key")
+    itemsize = by_name(source.spec.dtype).itemsize
+    nbytes = selection.lengths * selection.keys.counts(sizes) * selection.heads.size * itemsize
+    for part in batches(nbytes, most=BATCH_BYTES):
+        yield from _batch(source, selection, range(part.start, part.stop), sizes)
+
+
+def _batch(
+    source: Source, selection: RaggedSelection, places: range, sizes: np.ndarray
+) -> Iterator[torch.Tensor]:
+    dtype, heads = by_name(source.spec.dtype), selection.heads.reshape(-1)
+    rows = [selection.rows_of(place) for place in places]
+    keys = [selection.keys.of(int(sizes[place])) for place in places]
+    filled = [
+        _zeros((len(heads), len(r), len(k)), dtype.itemsize)
+        for r, k in zip(rows, keys, strict=True)
+    ]
+    wanted = _wanted(rows, keys, heads)
+    begins = np.cumsum([0, *map(len, rows)])
+    for block in source.reader.ragged(source.spec.name, wanted) if len(heads) else ():
+        owner = int(wanted.owner[block.at])
+        _place(filled[owner], block, query=block.at - int(begins[owner]), keys=keys[owner])
+    for words in filled:
+        yield as_tensor(words.reshape(-1).view(np.uint8), dtype.torch, words.shape)
+
+
+def _wanted(rows: list[np.ndarray], keys: list[Rows], heads: np.ndarray) -> Wanted:
+    ends = np.array([_ends(k) for k in keys], dtype=np.int64)
+    return Wanted(
+        rows=np.concatenate(rows),
+        owner=np.repeat(np.arange(len(rows)), [len(r) for r in rows]),
+        heads=heads,
+        low=ends[:, 0],
+        high=ends[:, 1],
+    )
+
+
+def _ends(keys: Rows) -> tuple[int, int]:
+    """Return the first key and the key after the last; of no keys nothing."""
+    if not len(keys):
+        return 0, 0
+    if isinstance(keys, range):
+        return min(keys[0], keys[-1]), max(keys[0], keys[-1]) + 1
+    return int(keys.min()), int(keys.max()) + 1
+
+
+def _place(out: np.ndarray, block: Block, *, query: int, keys: Rows) -> None:
+    """Copy a block to [heads, queries, keys]; keys that its rows do not have stay 0."""
+    values = block.values.transpose(1, 0, 2)
+    target = out[block.heads, query : query + values.shape[1]]
+    if isinstance(keys, range) and keys.step == 1:
+        target[..., : values.shape[2]] = values
+        return
+    number = as_array(keys) - block.low
+    there = number < values.shape[2]
+    target[..., there] = values[..., number[there]]
+
+
+def _zeros(shape: tuple[int, ...], itemsize: int) -> np.ndarray:
+    try:
+        # fresh pages are zeros already: this costs nothing
+        return np.zeros(shape, dtype=f"u{itemsize}")
+    except MemoryError as exc:
+        raise MemoryBudgetError(
+            f"a tensor of shape {shape} of {itemsize} bytes each: the system does not have the "
+            "memory. Read fewer heads, queries or examples at a time."
+        ) from exc
+
+
+def stacked(
+    source: Source,
+    selection: RaggedSelection,
+    sizes: np.ndarray,
+    *,
+    dtype: torch.dtype,
+    fill: float = 0,
+) -> torch.Tensor:
+    """Read several examples into [examples, heads, queries, keys], `fill` beyond their ends.
+
+    Cost: this tensor, and the values of a batch of examples at a time.
+    """
+    counts = selection.keys.counts(sizes)
+    most = (int(selection.lengths.max(initial=0)), int(counts.max(initial=0)))
+    out = empty((len(selection.numbers), selection.heads.size, *most), dtype)
+    if (selection.lengths < most[0]).any() or (counts < most[1]).any():
+        out.fill_(fill)
+    for target, values in zip(out, each(source, selection, sizes), strict=True):
+        target[:, : values.shape[1], : values.shape[2]] = values
+    return out
