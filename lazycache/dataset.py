@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sized
-from itertools import chain
-from typing import Any, TypedDict, Unpack
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import nn
 
+from lazycache.addition import Addition, Wanted
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.capture.convert import torch_dtype
-from lazycache.capture.corpus import encode_items, longest_input
-from lazycache.capture.extract import CHECKSUM, Progress, pending, plan_batches, run_batches
-from lazycache.capture.resolve import SiteInfo, available
+from lazycache.capture.corpus import Corpus, longest_input
+from lazycache.capture.estimate import Estimate
+from lazycache.capture.reduce import Pool, Transform
 from lazycache.capture.select import Positions
+from lazycache.capture.site_info import SiteInfo, available
+from lazycache.capture.where import Where
 from lazycache.catalog.identity import read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import SelectionError
-from lazycache.progress import Bar, progress_bar
+from lazycache.extraction import Extraction
+from lazycache.options import (
+    CHUNK_ROWS,
+    COMMIT_BYTES,
+    COMMIT_SECONDS,
+    QUEUE_BYTES,
+    RUN,
+    SHARD_BYTES,
+    CaptureOptions,
+    ExtractOptions,
+    Url,
+    check_addition,
+    limits_of,
+    one_place,
+    settings_of,
+)
 from lazycache.query.sql import connect
 from lazycache.session import Capture
 from lazycache.storage.open_store import open_store
+from lazycache.storage.store import Store
 from lazycache.types import IoCounters
 from lazycache.writer.settings import Settings
 
-Url = str | os.PathLike[str]
-"""A folder of this machine, or a URL that fsspec knows."""
+if TYPE_CHECKING:
+    from typing import overload
+else:
 
-RUN = "main"
-"""Name of a run that is not named."""
-
-WINDOW = 64
-"""Batches of a corpus among which examples of like length are gathered."""
+    def overload(function):  # noqa: ANN001, ANN201  # typed above
+        """Do nothing: `typing` keeps overloads beyond the end, and DuckDB then complains."""
+        return function
 
 
 def open(  # noqa: A001  # lc.open reads as what it does; the builtin is not used here
@@ -103,15 +119,20 @@ def capture(
     tokenizer: Any = None,
     dtype: torch.dtype | str | None = None,
     positions: Positions = "all",
+    pool: Pool | None = None,
+    transform: Mapping[str, Transform] | None = None,
+    where: Where | None = None,
+    heads: Mapping[str, Iterable[int]] | None = None,
+    units: Mapping[str, Iterable[int]] | None = None,
     columns: Mapping[str, Any] | None = None,
     run: str = RUN,
     resume: bool = False,
     overwrite: bool = False,
-    queue_bytes: int = 1 << 30,
-    shard_bytes: int = 256 << 20,
-    chunk_rows: int = 8192,
-    commit_bytes: int = 4 << 30,
-    commit_seconds: float = 60.0,
+    queue_bytes: int = QUEUE_BYTES,
+    shard_bytes: int = SHARD_BYTES,
+    chunk_rows: int = CHUNK_ROWS,
+    commit_bytes: int = COMMIT_BYTES,
+    commit_seconds: float = COMMIT_SECONDS,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Capture:
     """Store the activations of every forward pass inside a `with` block.
@@ -131,6 +152,14 @@ def capture(
             counted and reported in a warning.
         positions: `all`, `first`, `last`, `last-k`, an int, slice or list of positions, or a
             callable of (input_ids, mask) that gives a mask.
+        pool: `mean`, `sum` or `max`: one row per example, of its kept rows. The site is then one of
+            the table `examples`.
+        transform: Site name or pattern to a function of the kept rows, [rows, ...], that gives as
+            many rows; it runs on the device.
+        where: Callable of the batch (the model's inputs by name, `example`, your columns) that
+            gives True for examples to record: one bool, or one for each.
+        heads: Site name or pattern to the heads that are kept of it.
+        units: Site name or pattern to the units (the last dimension) that are kept of it.
         columns: Columns that every example gets with the same value.
         run: Name of the run. Example ids are unique within one.
         resume: Add to the dataset if there is one; a run that is continued must be captured as
@@ -170,6 +199,11 @@ def capture(
         tokenizer=tokenizer,
         positions=positions,
         dtype=torch_dtype(dtype),
+        pool=pool,
+        transform=transform,
+        where=where,
+        heads=heads,
+        units=units,
         columns=columns,
         settings=Settings(
             queue_bytes=queue_bytes,
@@ -182,105 +216,139 @@ def capture(
     )
 
 
-class CaptureOptions(TypedDict, total=False):
-    """Options of `lc.capture` that `lc.extract` hands on; the same names, the same defaults."""
-
-    dtype: torch.dtype | str | None
-    positions: Positions
-    columns: Mapping[str, Any] | None
-    run: str
-    overwrite: bool
-    queue_bytes: int
-    shard_bytes: int
-    chunk_rows: int
-    commit_bytes: int
-    commit_seconds: float
-    storage_options: Mapping[str, Any] | None
-
-
-def extract(
+@overload
+def extract(  # noqa: D103  # documented below
     model: nn.Module,
-    data: Iterable[Any],
-    url: Url,
-    sites: str | Iterable[str],
+    data: Iterable[Any] | None,
+    url: Url | None = None,
+    sites: str | Iterable[str] = (),
     *,
+    dry_run: Literal[False] = False,
+    **options: Unpack[ExtractOptions],
+) -> ActivationCache: ...
+
+
+@overload
+def extract(  # noqa: D103, F811  # the same
+    model: nn.Module,
+    data: Iterable[Any] | None,
+    url: Url | None = None,
+    sites: str | Iterable[str] = (),
+    *,
+    dry_run: Literal[True],
+    **options: Unpack[ExtractOptions],
+) -> Estimate: ...
+
+
+def extract(  # noqa: F811  # the one that runs
+    model: nn.Module,
+    data: Iterable[Any] | None,
+    url: Url | None = None,
+    sites: str | Iterable[str] = (),
+    *,
+    add_to: Url | None = None,
     tokenizer: Any = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
     max_length: int | None = None,
     keep: Collection[str] | None = None,
     resume: bool = True,
+    dry_run: bool = False,
+    check_disk: bool = True,
     progress: bool = True,
     **options: Unpack[CaptureOptions],
-) -> ActivationCache:
+) -> ActivationCache | Estimate:
     """Run a model over a corpus and store its activations.
 
     Batches hold examples of like length, longest first; the model runs in evaluation mode without
     gradients. Run again with the same arguments it skips the examples that are committed, after a
-    look whether their tokens are the same.
+    look whether their tokens are the same: what is left runs in the batches that it would have run
+    in, so the dataset is that of an uninterrupted run, bit for bit. Another model, tokenizer,
+    selection or corpus is refused by what differs; a longer corpus adds the rest.
+
+    With `add_to` the sites are added to the rows that a dataset has: the same examples and
+    positions, compared with the stored tokens; nothing of the rest is captured or written again. It
+    can be interrupted and run again too. In the batches of the first run, which are the default,
+    the values are those that the first run would have stored, bit for bit; in others their last
+    bits may differ.
 
     Args:
-        model: Takes `input_ids` and `attention_mask`.
-        data: Texts, lists of token ids, or dicts with `text` or `input_ids`, perhaps an `example`
-            id, and columns of your own; a `datasets.Dataset` is one. Read once, in order.
-        url: Folder or URL of the dataset.
+        model: Takes `input_ids` and `attention_mask`, or `pixel_values`.
+        data: Texts, lists of token ids, or dicts with `text`, `input_ids` (for an encoder-decoder
+            model `decoder_input_ids` too) or `pixel_values`, perhaps an `example` id, and columns
+            of your own; a `datasets.Dataset` is one. Read once, in order. None takes the tokens
+            that are stored, with `add_to` where the run kept all positions.
+        url: Folder or URL of the dataset; with `add_to` it may be left out.
         sites: Names or patterns, as for `lc.capture`.
+        add_to: Folder or URL of a dataset to whose rows the sites are added.
         tokenizer: Needed for texts.
-        batch_size: Examples per forward pass.
+        batch_size: Examples per forward pass, at most. None: 64, or what the run had.
+        batch_tokens: Examples times the longest of them, at most; one longer example goes alone.
+            None: 8192, or what the run had.
         max_length: Longer examples lose their end; None: what model and tokenizer can take.
         keep: Names of the columns of `data` to keep; None keeps all.
         resume: Add to the dataset if there is one; False refuses if there is.
+        dry_run: Write nothing: run a few batches and return an `Estimate` of rows, bytes and time.
+        check_disk: Refuse to begin what the local disk has no room for.
         progress: Show a bar where a person can see it.
         **options: Of `lc.capture`.
 
     Returns:
-        The dataset, opened.
+        The dataset, opened; of a dry run, the estimate.
 
     Raises:
-        CaptureError: an empty corpus, an example without tokens, a run captured differently.
-        Others as `lc.capture`.
+        CaptureError: an empty corpus, an example without tokens, a run captured differently, a disk
+            that is too small; a site to be added that is there. Others as `lc.capture`.
 
     Example:
         >>> import tempfile, lazycache as lc
-        >>> model = nn.Sequential(nn.Embedding(10, 4))
-        >>> cache = lc.extract(model, [[1, 2, 3], [4, 5, 6]], tempfile.mkdtemp(), "0")
+        >>> model, url = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 3)), tempfile.mkdtemp()
+        >>> cache = lc.extract(model, [[1, 2, 3], [4, 5, 6]], url, "0")
         >>> tuple(cache["0:out"].shape)
         (2, 3, 4)
+        >>> tuple(lc.extract(model, None, add_to=url, sites="1")["1:out"].shape)
+        (2, 3, 3)
+        >>> lc.extract(model, [[1, 2, 3]] * 1000, "acts", "0", dry_run=True).sites[0].nbytes
+        48000
     """
-    if max_length is None:
-        max_length = longest_input(model, tokenizer)
-    storage = options.get("storage_options")
-    run = capture(model, url, sites, tokenizer=tokenizer, resume=resume, **options)
-    run.describe(max_length=max_length, training=False)  # run_batches switches to evaluation
-    run.check()
-    items = encode_items(
-        data, tokenizer=tokenizer, max_length=max_length, keep=keep, first=run.first_example
-    )
-    batches = plan_batches(items, batch_size=batch_size, window=batch_size * WINDOW)
-    left = pending(batches, done=run.stored(CHECKSUM))
-    first = next(left, None)  # an empty corpus is refused before anything is written
-    if first is None:
-        return open(url, storage_options=storage)
-    total = len(data) - len(run.committed) if isinstance(data, Sized) else None
-    with run, progress_bar("capture", total=total, unit=" examples", show=progress) as bar:
-        run_batches(
-            model,
-            chain([first], left),
-            points=run.points,
-            annotate=run.annotate,
-            progress=_report(run, bar),
+    place = one_place(url, add_to, data)
+    work: Extraction | Addition
+    if data is None or add_to is not None:
+        check_addition(options, keep=keep, resume=resume)
+        said = {"positions": options.get("positions"), "max_length": max_length}
+        store = open_store(place, create=False, storage_options=options.get("storage_options"))
+        wanted = Wanted(
+            sites=sites,
+            dtype=torch_dtype(options.get("dtype")),
+            pool=options.get("pool"),
+            transform=options.get("transform"),
         )
-    return open(url, storage_options=storage)
+        work = Addition(
+            model,
+            store,
+            _newest(store),
+            wanted,
+            run=options.get("run", RUN),
+            corpus=None if data is None else Corpus(data=data, tokenizer=tokenizer),
+            batches=(batch_size, batch_tokens),
+            given={name: value for name, value in said.items() if value is not None},
+            settings=settings_of(options),
+        )
+    else:
+        if max_length is None:
+            max_length = longest_input(model, tokenizer)
+        work = Extraction(
+            model,
+            capture(model, place, sites, tokenizer=tokenizer, resume=resume, **options),
+            Corpus(data=data, tokenizer=tokenizer, max_length=max_length, keep=keep),
+            limits_of(batch_size, batch_tokens),
+        )
+    if dry_run:
+        return work.estimate()
+    work.execute(show=progress, check_disk=check_disk)
+    return open(place, storage_options=options.get("storage_options"))
 
 
-def _report(run: Capture, bar: Bar) -> Callable[[Progress], None]:
-    """Tell a bar what was done since it was told last."""
-    told = 0
-
-    def report(done: Progress) -> None:
-        nonlocal told
-        rate = run.progress.bytes / max(done.seconds, 1e-9)
-        bar.note(f"{done.tokens / max(done.seconds, 1e-9):,.0f} tokens/s, {rate / 1e6:,.0f} MB/s")
-        bar.advance(done.examples - told)
-        told = done.examples
-
-    return report
+def _newest(store: Store) -> Snapshot:
+    """Return what a dataset holds now."""
+    return Snapshot.replay(read_identity(store), CommitLog(store).read())

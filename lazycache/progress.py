@@ -1,4 +1,7 @@
-"""Progress bars: the one owner of tqdm. Quiet when nobody looks (no terminal and no notebook)."""
+"""What a person reads while long work runs: bars (the one owner of tqdm), sizes, durations.
+
+Bars are quiet when nobody looks (no terminal and no notebook).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from typing import Any, Protocol
 COLUMNS, LINES = 80, 24
 """What a terminal of unknown size is taken for."""
 
+_KILO = 1000
+
 
 class Bar(Protocol):
     """What long work reports to."""
@@ -21,6 +26,10 @@ class Bar(Protocol):
 
     def note(self, text: str) -> None:
         """Show a short text behind the bar, such as a rate."""
+        ...
+
+    def expect(self, seconds: float | None) -> None:
+        """Say how long the rest will take; until then the bar guesses from its units."""
         ...
 
 
@@ -36,9 +45,14 @@ class _TqdmBar:
     def note(self, text: str) -> None:
         self._bar.set_postfix_str(text, refresh=False)
 
+    def expect(self, seconds: float | None) -> None:
+        self._bar.expected = None if seconds is None else duration_text(seconds)
+
 
 class _Tqdm(Protocol):
-    """The part of tqdm that is used."""
+    """The part of tqdm that is used, and what is added to it."""
+
+    expected: str | None
 
     def update(self, n: int) -> object: ...
 
@@ -55,6 +69,9 @@ class _Silent:
 
     def note(self, text: str) -> None:
         """Show nothing."""
+
+    def expect(self, seconds: float | None) -> None:
+        """Believe nothing."""
 
 
 @contextmanager
@@ -75,13 +92,54 @@ def progress_bar(what: str, *, total: int | None, unit: str, show: bool) -> Iter
     if not show or not (sys.stderr.isatty() or _in_notebook()):
         yield _Silent()
         return
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it ships no types
-
-    bar = tqdm(total=total, desc=what, bar_format=_format(total, unit.strip()), **_width())
+    bar = _expecting_tqdm()(
+        total=total, desc=what, bar_format=_format(total, unit.strip()), **_width()
+    )
     try:
         yield _TqdmBar(bar)
     finally:
         bar.close()
+
+
+def bytes_text(count: float) -> str:
+    """Bytes as a person reads them, in decimal units.
+
+    Example:
+        >>> bytes_text(1_536_000), bytes_text(12)
+        ('1.54 MB', '12 B')
+    """
+    unit, *larger = ("B", "kB", "MB", "GB", "TB")
+    while count >= _KILO and larger:
+        count /= _KILO
+        unit, *larger = larger
+    return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Time as a clock shows it.
+
+    Example:
+        >>> duration_text(75), duration_text(7384)
+        ('01:15', '2:03:04')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+
+
+def _expecting_tqdm() -> Any:
+    """Return the class of bars for where we are, which can be told how long the rest takes."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it ships no types
+
+    class Expecting(tqdm):  # type: ignore[misc]  # the same
+        expected: str | None = None
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            known: dict[str, Any] = super().format_dict
+            return known if self.expected is None else {**known, "remaining": self.expected}
+
+    return Expecting
 
 
 def _format(total: int | None, unit: str) -> str:

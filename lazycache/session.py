@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import nn
 
+from lazycache.capture.earlier import Earlier
 from lazycache.capture.example_ids import ExampleIds
+from lazycache.capture.projection import projection_weight
 from lazycache.capture.provenance import describe_capture, differences
 from lazycache.capture.recorder import Recorder
-from lazycache.capture.resolve import resolve
+from lazycache.capture.reduce import Transform, make_reductions
+from lazycache.capture.resolve import resolve_sites
 from lazycache.capture.select import Positions
 from lazycache.capture.sites import HookPoint
+from lazycache.capture.where import Where
 from lazycache.catalog import fields
-from lazycache.catalog.snapshot import Snapshot
-from lazycache.catalog.table_columns import column_by_example
 from lazycache.catalog.target import Target, find_target
 from lazycache.errors import CaptureError, CorruptShardError, LazycacheError
+from lazycache.storage.free_space import free_bytes
 from lazycache.storage.store import Store
-from lazycache.types import EXAMPLES, RowBatch, RunInfo
+from lazycache.types import RowBatch, RunInfo, Sink
 from lazycache.writer.settings import Settings
-from lazycache.writer.writer import DatasetWriter, WriterProgress
+from lazycache.writer.writer import IDLE, DatasetWriter, WriterProgress
 
 
 class Capture:
@@ -55,54 +59,88 @@ class Capture:
         dtype: torch.dtype | None,
         columns: Mapping[str, Any] | None,
         settings: Settings,
+        pool: str | None = None,
+        transform: Mapping[str, Transform] | None = None,
+        where: Where | None = None,
+        heads: Mapping[str, Iterable[int]] | None = None,
+        units: Mapping[str, Iterable[int]] | None = None,
+        hooked: bool = True,
     ) -> None:
         self._model = model
         self._open_place = open_place
         self._store = open_place(False)
         self._settings = settings
         self._resume, self._overwrite = resume, overwrite
-        self._points = resolve(model, sites)
-        self._recording = {
+        resolved = resolve_sites(model, sites)
+        self._points, self._projections = resolved.points, resolved.projections
+        self._recording: dict[str, Any] = {
             "tokenizer": tokenizer,
             "positions": positions,
             "dtype": dtype,
             "columns": columns,
+            "where": where,
+            "pool": pool,
+            "transform": transform,
+            "heads": heads,
+            "units": units,
+            "hooked": hooked,
         }
-        self._details = describe_capture(
-            model, self._points, tokenizer=tokenizer, dtype=dtype, positions=positions
+        self.details: Mapping[str, Any] = describe_capture(
+            model,
+            self._points,
+            tokenizer=tokenizer,
+            dtype=dtype,
+            positions=positions,
+            where=where,
+            pool=pool,
+            reductions=make_reductions(
+                self._points, pool=pool, transform=transform, heads=heads, units=units
+            ),
         )
+        """The provenance of the run, as JSON values."""
+        self.keeps_all = where is None and not callable(positions)
+        """Whether how many rows an example gives follows from how long it is."""
+        self._check: Callable[[RowBatch], None] | None = None
         self._writer: DatasetWriter | None = None
         self._recorder: Recorder | None = None
         self.name = _checked(name)
         """Name of the run."""
         self._look()
-        self._new_recorder()  # refuses arguments that do not fit, as early as can be
+        self.rehearsal(Nowhere())  # refuses arguments that do not fit, as early as can be
 
     def _look(self) -> None:
         """Look at the place that is written to: what is there, and what of this run."""
         self._target: Target = find_target(
             self._store, resume=self._resume, overwrite=self._overwrite
         )
-        self._before = self._target.snapshot
-        self.committed = _examples(self._before, self.name)
-        """Ids of the examples that the run has committed before."""
-        self.first_example = _first_example(self._before, self.name)
-        """The id that the first example of the run has, if it is counted."""
+        self.earlier = Earlier(self._store, self._target.snapshot, run=self.name)
+        """What the run has committed before."""
 
     def _new_recorder(self) -> Recorder:
+        return self._recording_to(_Outlet(self), taken=self.earlier.committed)
+
+    def rehearsal(self, sink: Sink) -> Recorder:
+        """Return a recorder that fills another sink, as if nothing were stored yet."""
+        return self._recording_to(sink, taken=ExampleIds())
+
+    def _recording_to(self, sink: Sink, *, taken: ExampleIds) -> Recorder:
         return Recorder(
             self._model,
             self._points,
-            _Outlet(self),
-            next_example=max(self.first_example, self.committed.after),
-            taken=self.committed,
+            sink,
+            next_example=max(self.earlier.first_example, self.earlier.committed.after),
+            taken=taken,
             allow_empty=self._resume,  # there may be nothing left to do
             **self._recording,
         )
 
+    def check_first(self, check: Callable[[RowBatch], None]) -> None:
+        """Hand the first batch to a check before anything is written; it may raise."""
+        self._check = check
+
     def describe(self, **details: Any) -> None:
         """Add JSON values to the provenance of the run."""
-        self._details |= details
+        self.details = {**self.details, **details}
 
     def check(self) -> None:
         """Refuse to continue a run that was captured differently.
@@ -110,24 +148,38 @@ class Capture:
         Raises:
             CaptureError: names what differs.
         """
-        known = None if self._before is None else self._before.runs.get(self.name)
-        found = [] if known is None else differences(known.info, self._details)
+        known = self.earlier.info
+        found = [] if known is None else differences(known, self.details)
         if found:
             raise CaptureError(
                 f"Run {self.name!r} of {self._store.url} was captured differently: "
                 f"{'; '.join(found)}. Continue it as it was, or add another run: run='name'."
             )
 
-    def stored(self, column: str) -> dict[int, Any]:
-        """Return a column of `examples` of this run by example id, as far as it is committed."""
-        if self._before is None:
-            return {}
-        return column_by_example(self._store, self._before, run=self.name, column=column)
+    def free_bytes(self) -> int | None:
+        """Return the bytes that can be written there, what will be replaced counted as free.
+
+        None of a bucket. Cost: one system call; of what will be replaced, a listing.
+        """
+        free = free_bytes(self._store)
+        if free is None or not self._target.replace or self._writer is not None:
+            return free
+        return free + sum(info.size for info in self._store.list(""))
 
     @property
-    def points(self) -> list[HookPoint]:
-        """Where the sites are in the model."""
-        return list(self._points.values())
+    def url(self) -> str:
+        """Where the dataset is."""
+        return self._store.url
+
+    @property
+    def queue_bytes(self) -> int:
+        """Bytes that may wait to be written."""
+        return self._settings.queue_bytes
+
+    @property
+    def points(self) -> Mapping[str, HookPoint]:
+        """Where the sites are in the model, by name."""
+        return self._points
 
     def __enter__(self) -> Self:
         """Look again at the place, put the hooks on the model, make the dataset."""
@@ -138,7 +190,7 @@ class Capture:
         self._recorder = self._new_recorder()
         self._recorder.__enter__()
         try:
-            if not self._target.replace:
+            if not self._target.replace and self._check is None:
                 self._start()
         except BaseException as error:
             self._recorder.__exit__(type(error), error, error.__traceback__)
@@ -167,18 +219,28 @@ class Capture:
         """
         self._store = self._open_place(True)
         snapshot = self._target.prepare(self._store)
-        run = RunInfo(self.name, {**self._details, "first_example": self.first_example})
+        run = RunInfo(self.name, {**self.details, "first_example": self.earlier.first_example})
+        arrays = {
+            name: projection_weight(self._model, bound) for name, bound in self._projections.items()
+        }
         self._writer = DatasetWriter(
-            self._store, snapshot=snapshot, run=run, settings=self._settings
+            self._store, snapshot=snapshot, run=run, settings=self._settings, arrays=arrays
         )
         return self._writer
 
+    def _write(self, batch: RowBatch) -> None:
+        """Hand a batch to the writer, which the first one begins."""
+        check, self._check = self._check, None
+        if check is not None:
+            check(batch)
+        (self._writer or self._start()).write(batch)
+
     def _finish(self, error: BaseException | None) -> None:
         """Commit. An error on its way out stays the one that is raised."""
-        if self._writer is None:
+        if self._writer is None and (error is not None or self._target.replace):
             return
         try:
-            self._writer.close()
+            (self._writer or self._start()).close()
         except LazycacheError as exc:
             if error is None:
                 raise
@@ -208,14 +270,35 @@ class Capture:
             raise CaptureError("annotate is for the next forward pass: call it in the with block.")
         self._recorder.annotate(example=example, mask=mask, columns=columns, **more)
 
+    def take(self, name: str, values: torch.Tensor) -> None:
+        """Take a site of the forward pass that runs; for a capture that puts up no hooks itself.
+
+        Raises:
+            CaptureError: no such site, or values that do not fit.
+        """
+        if self._recorder is None:
+            raise CaptureError("Values are taken in the with block.")
+        self._recorder.take(name, values)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Return a context in which forward passes of this thread are not stored."""
+        if self._recorder is None:
+            raise CaptureError("A capture is paused in its with block.")
+        return self._recorder.paused()
+
     def commit(self) -> int:
         """Make all forward passes so far durable and visible; return the version.
+
+        A loop over a key-value cache of this thread is over with it.
 
         Cost: waits until what is queued is written and synced.
 
         Raises:
             StorageError: the store failed; what was committed before stays.
         """
+        if self._recorder is not None:
+            self._recorder.end_generation()
+            self._recorder.drain()
         if self._writer is None:
             return 0
         return self._writer.commit()
@@ -224,7 +307,7 @@ class Capture:
     def progress(self) -> WriterProgress:
         """Rows and bytes taken over, queued and committed, and seconds waited for the store."""
         if self._writer is None:
-            return WriterProgress(0, 0, 0, 0, 0, 0.0)
+            return IDLE
         return self._writer.progress
 
 
@@ -236,12 +319,22 @@ class _Outlet:
 
     def write(self, batch: RowBatch) -> None:
         """Hand a batch to the writer."""
-        writer = self._capture._writer or self._capture._start()  # noqa: SLF001  # one object in two
-        writer.write(batch)
+        self._capture._write(batch)  # noqa: SLF001  # one object in two
 
     def commit(self) -> int:
         """Make everything taken so far visible."""
         return self._capture.commit()
+
+
+class Nowhere:
+    """The sink of a recorder that is only made, to see whether its arguments fit."""
+
+    def write(self, batch: RowBatch) -> None:
+        """Take nothing."""
+
+    def commit(self) -> int:
+        """Commit nothing."""
+        return 0
 
 
 def _checked(name: str) -> str:
@@ -250,22 +343,3 @@ def _checked(name: str) -> str:
         return fields.checked_name(name)
     except (CorruptShardError, TypeError) as exc:
         raise CaptureError(f"run={name!r} cannot name a run: {exc}") from exc
-
-
-def _examples(snapshot: Snapshot | None, run: str) -> ExampleIds:
-    """Ids of the examples that a run has committed."""
-    if snapshot is None or run not in snapshot.runs:
-        return ExampleIds()
-    extents = snapshot.extents(EXAMPLES)
-    own = extents.example[extents.run == list(snapshot.runs).index(run)]
-    return ExampleIds(own.tolist())
-
-
-def _first_example(snapshot: Snapshot | None, run: str) -> int:
-    """Where a run counts from: where it began to, or behind everything in the dataset."""
-    if snapshot is None:
-        return 0
-    if run in snapshot.runs:
-        return int(snapshot.runs[run].info.get("first_example", 0))
-    ids = snapshot.extents(EXAMPLES).example
-    return int(ids.max()) + 1 if len(ids) else 0

@@ -528,7 +528,7 @@ def test_a_repeated_example_id_is_refused(model, tmp_path):
 
 def test_a_read_only_place_is_named_before_the_model_runs(model, read_only_disk):
     """A folder that cannot be written is an error when the block is entered."""
-    with pytest.raises(lc.StorageError, match="disk"), lc.capture(model, read_only_disk, "embed"):
+    with pytest.raises(lc.errors.StorageError, match="disk"), lc.capture(model, read_only_disk, "embed"):
         pytest.fail("the block must not be entered")
 
 
@@ -537,7 +537,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_committed(model, small_
     url = small_disk / "acts"
     batch = torch.arange(32).repeat(40, 1)
     before = hooks(model)
-    with torch.no_grad(), pytest.raises(lc.StorageError, match=r"[Nn]o space|full") as raised:
+    with torch.no_grad(), pytest.raises(lc.errors.StorageError, match=r"[Nn]o space|full") as raised:
         with lc.capture(model, url, "logits", queue_bytes=1 << 20) as run:
             model(batch)
             run.commit()
@@ -557,7 +557,7 @@ def test_a_file_or_a_missing_folder_is_not_a_dataset(tmp_path):
     with pytest.raises(lc.DatasetNotFoundError, match="nothing is there"):
         lc.open(tmp_path / "nowhere")
     (tmp_path / "file.txt").write_text("x")
-    with pytest.raises((lc.DatasetNotFoundError, lc.StorageError), match=r"file\.txt"):
+    with pytest.raises((lc.DatasetNotFoundError, lc.errors.StorageError), match=r"file\.txt"):
         lc.open(tmp_path / "file.txt")
 
 

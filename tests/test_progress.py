@@ -14,17 +14,18 @@ import pytest
 SCRIPT = """
 from lazycache.progress import progress_bar
 with progress_bar("capture", total={total}, unit=" examples", show={show}) as bar:
+    bar.expect({expect})
     for _ in range(25):
         bar.note("1,234 tokens/s")
         bar.advance(4)
 """
 
 
-def in_terminal(columns, *, total=100, show=True):
+def in_terminal(columns, *, total=100, show=True, expect=None):
     """Run the script with a terminal for its errors; give the lines that it drew there."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
-    code = SCRIPT.format(total=total, show=show)
+    code = SCRIPT.format(total=total, show=show, expect=expect)
     with subprocess.Popen([sys.executable, "-c", code], stderr=slave) as process:
         os.close(slave)
         drawn = b""
@@ -59,6 +60,12 @@ def test_without_a_total_the_bar_counts():
     assert re.fullmatch(r"capture: 100 examples \[00:0\d, 1,234 tokens/s\]", line)
 
 
+def test_a_bar_that_is_told_how_long_it_takes_says_so():
+    """What is known of the rest goes before what the count would suggest."""
+    lines = in_terminal(80, expect=4523)
+    assert re.search(r"\[00:0\d<1:15:23, 1,234 tokens/s\]", lines[-1])
+
+
 def test_a_bar_that_is_not_wanted_is_not_there():
     """show=False draws nothing on a terminal."""
     assert in_terminal(80, show=False) == []
@@ -66,6 +73,6 @@ def test_a_bar_that_is_not_wanted_is_not_there():
 
 def test_a_pipe_sees_nothing():
     """Where nobody looks, nothing is written."""
-    code = SCRIPT.format(total=100, show=True)
+    code = SCRIPT.format(total=100, show=True, expect=None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

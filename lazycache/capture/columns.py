@@ -15,7 +15,20 @@ from lazycache.errors import CaptureError, CorruptShardError
 Scalar = str | int | float | bool | None
 """What a user column holds per example."""
 
-RESERVED = frozenset({"example", "length", "position", "row", "run", "token", "token_id"})
+RESERVED = frozenset(
+    {
+        "call",
+        "decoder_length",
+        "example",
+        "length",
+        "position",
+        "row",
+        "run",
+        "step",
+        "token",
+        "token_id",
+    }
+)
 """Columns that lazycache fills itself, in `examples` or in `tokens`."""
 
 MAX_ID = (1 << 63) - 2

@@ -1,11 +1,26 @@
-"""From a tensor on the device to one that the sink may keep: dtype, one copy to the host."""
+"""Casts on the device, with what they lose counted, and whose memory a tensor lies in."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 
 from lazycache.codec.dtypes import DTYPES, of_torch
 from lazycache.errors import CaptureError, UnsupportedDtypeError
+
+Empty = Callable[[Sequence[int], torch.dtype, torch.device], torch.Tensor]
+"""Shape, dtype and device to a tensor whose contents are anything."""
+
+
+def new_memory(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return memory of torch's own.
+
+    Example:
+        >>> new_memory([2, 3], torch.float32, torch.device("cpu")).shape
+        torch.Size([2, 3])
+    """
+    return torch.empty(tuple(shape), dtype=dtype, device=device)
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
@@ -48,7 +63,7 @@ def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def cast(
-    values: torch.Tensor, dtype: torch.dtype | None
+    values: torch.Tensor, dtype: torch.dtype | None, *, empty: Empty = new_memory
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Cast on the device; count the values that the dtype cannot hold.
 
@@ -67,7 +82,7 @@ def cast(
     """
     if dtype is None or values.dtype == dtype or not values.is_floating_point():
         return values, None
-    narrowed = values.to(dtype)
+    narrowed = empty(values.shape, dtype, values.device).copy_(values)
     if torch.finfo(values.dtype).max <= torch.finfo(dtype).max:
         return narrowed, None
     return narrowed, _lost(values, narrowed)
@@ -87,17 +102,12 @@ def _lost(values: torch.Tensor, narrowed: torch.Tensor) -> torch.Tensor:
     return (values.isfinite() & narrowed.isinf()).sum()
 
 
-def to_host(values: torch.Tensor, *, source: torch.Tensor) -> torch.Tensor:
-    """Return the values contiguous on the CPU, in memory that `source` does not share.
+def shares_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Say whether two tensors lie in one block of memory, overlapping or not.
 
     Example:
         >>> x = torch.ones(2)
-        >>> y = to_host(x, source=x)
-        >>> _ = x.zero_()
-        >>> y
-        tensor([1., 1.])
+        >>> shares_memory(x[1:], x), shares_memory(x.clone(), x)
+        (True, False)
     """
-    host = values.to("cpu").contiguous()
-    if host.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
-        return host.clone(memory_format=torch.contiguous_format)
-    return host
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()

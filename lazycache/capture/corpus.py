@@ -7,44 +7,37 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
-from lazycache.capture.columns import Scalar, as_ids, as_scalar, check_name
-from lazycache.codec.checksum import crc32
+from lazycache.capture.items import Item, RawItem, read_item
 from lazycache.errors import CaptureError
 
 T = TypeVar("T")
 
-_MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _TOKENIZE_AT_ONCE = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Item:
-    """One sequence of a corpus, ready for the model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """What the model is run on, and how it is read."""
 
-    example: int
-    """Its id: the key `example`, else its index in the corpus."""
-    input_ids: np.ndarray
-    """int64[length], at least one, no padding."""
-    columns: Mapping[str, Scalar]
-    """Its user columns, `text` among them if it was a text."""
+    data: Iterable[Any]
+    """The items."""
+    tokenizer: Any
+    """For texts."""
+    max_length: int | None = None
+    """Longer examples lose their end."""
+    keep: Collection[str] | None = None
+    """Names of the columns to keep; None keeps all."""
 
-    @property
-    def checksum(self) -> int:
-        """CRC-32 of the token ids: stored with the example, so that a resume sees a change."""
-        return crc32(self.input_ids.astype("<i8").tobytes())
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """An item before its text is tokenised."""
-
-    index: int
-    example: int
-    text: str | None
-    ids: np.ndarray | None
-    columns: Mapping[str, Scalar]
+    def items(self, *, first: int) -> Iterator[Item]:
+        """Read it; `first` is the id of the first item that names none."""
+        return encode_items(
+            self.data,
+            tokenizer=self.tokenizer,
+            max_length=self.max_length,
+            keep=self.keep,
+            first=first,
+        )
 
 
 def encode_items(
@@ -58,8 +51,10 @@ def encode_items(
     """Read a corpus one block at a time and give its sequences in order.
 
     Each item of `data` is a text, a sequence of token ids (list, array or tensor), or a mapping
-    with `input_ids` (and `attention_mask`, whose zeros are dropped) or `text`, perhaps `example`
-    (an int of its own), and user columns. A `datasets.Dataset` is an iterable of such mappings.
+    with `input_ids` (and `attention_mask`, whose zeros are dropped) or `text`, for an
+    encoder-decoder model `decoder_input_ids` too, or for an image model `pixel_values` alone;
+    perhaps `example` (an int of its own), and user columns. A `datasets.Dataset` is an iterable of
+    such mappings.
 
     Args:
         data: The corpus. Read once, nothing is held beyond one block.
@@ -84,7 +79,7 @@ def encode_items(
     if isinstance(keep, str):
         raise CaptureError(f"keep={keep!r}: give a list of names, [{keep!r}].")
     numbered = enumerate(data, first)
-    raws = (_read(n - first, n, entry, keep) for n, entry in numbered)
+    raws = (read_item(n - first, n, entry, keep) for n, entry in numbered)
     return _encode(raws, tokenizer, max_length)
 
 
@@ -127,7 +122,7 @@ def longest_input(model: Any, tokenizer: Any) -> int | None:
     return min(known, default=None)
 
 
-def _encode(raws: Iterator[_Raw], tokenizer: Any, max_length: int | None) -> Iterator[Item]:
+def _encode(raws: Iterator[RawItem], tokenizer: Any, max_length: int | None) -> Iterator[Item]:
     empty = True
     for block in blocks(raws, size=_TOKENIZE_AT_ONCE):
         empty = False
@@ -149,86 +144,21 @@ def _refuse_whole(data: object) -> None:
         raise CaptureError(f"A {type(data).__name__} is no corpus: it cannot be iterated.")
 
 
-def _read(index: int, counted: int, entry: Any, keep: Collection[str] | None) -> _Raw:
-    if isinstance(entry, str):
-        return _Raw(index, counted, entry, None, {"text": entry})
-    if not isinstance(entry, Mapping):
-        return _Raw(index, counted, None, _as_token_ids(index, entry), {})
-    example = as_ids([entry["example"]])[0] if "example" in entry else counted
-    kept = _user_columns(index, entry, keep)
-    if "input_ids" in entry:
-        return _Raw(index, example, None, _real_ids(index, entry), kept)
-    if not isinstance(entry.get("text"), str):
-        raise CaptureError(
-            f"Item {index} has neither 'input_ids' nor a 'text'; its keys are "
-            f"{', '.join(map(str, entry))}. Rename the column that holds the text."
-        )
-    return _Raw(index, example, entry["text"], None, kept)
-
-
-def _user_columns(
-    index: int, entry: Mapping[str, Any], keep: Collection[str] | None
-) -> dict[str, Scalar]:
-    names = [name for name in entry if name not in _MODEL_INPUTS and name != "example"]
-    wanted = names if keep is None else [name for name in names if name in keep]
-    try:
-        for name in wanted:
-            check_name(name, sites=())
-        return {name: as_scalar(name, entry[name]) for name in wanted}
-    except CaptureError as exc:
-        raise CaptureError(
-            f"Item {index}: {exc} Leave it out with keep=[names of the columns to keep]."
-        ) from exc
-
-
-def _real_ids(index: int, entry: Mapping[str, Any]) -> np.ndarray:
-    """Token ids of a mapping without its padding."""
-    ids = _as_token_ids(index, entry["input_ids"])
-    types = entry.get("token_type_ids")
-    if types is not None and np.any(np.asarray(types)):
-        raise CaptureError(
-            f"Item {index} has token_type_ids other than 0, which extract does not pass on. Run "
-            "the model yourself inside lc.capture(...)."
-        )
-    mask = entry.get("attention_mask")
-    if mask is None:
-        return ids
-    real = np.asarray(mask)
-    if real.shape != ids.shape:
-        raise CaptureError(
-            f"Item {index}: attention_mask has shape {real.shape}, input_ids {ids.shape}."
-        )
-    kept: np.ndarray = ids[real != 0]
-    return kept
-
-
-def _as_token_ids(index: int, value: Any) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-    try:
-        ids = np.asarray(value)
-    except ValueError as exc:
-        raise CaptureError(f"Item {index} is no sequence of token ids: {exc}.") from exc
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise CaptureError(
-            f"Item {index} is no sequence of token ids: {type(value).__name__} of shape "
-            f"{ids.shape}, {ids.dtype}. An item is a text, a list of ints, or a dict with one."
-        )
-    plain: np.ndarray = ids.astype(np.int64)
-    return plain
-
-
-def _finish(raws: list[_Raw], tokenizer: Any, max_length: int | None) -> Iterator[Item]:
+def _finish(raws: list[RawItem], tokenizer: Any, max_length: int | None) -> Iterator[Item]:
     texts = [raw.text for raw in raws if raw.text is not None]
     tokenized = iter(_tokenize(texts, tokenizer, max_length))
     for raw in raws:
+        if raw.pixels is not None:
+            yield Item(raw.example, None, raw.columns, pixels=raw.pixels)
+            continue
         ids = next(tokenized) if raw.ids is None else raw.ids[:max_length]
-        if not len(ids):
+        decoder = None if raw.decoder_ids is None else raw.decoder_ids[:max_length]
+        if not len(ids) or (decoder is not None and not len(decoder)):
             shown = "" if raw.text is None else f" (its text is {raw.text!r:.40})"
             raise CaptureError(
                 f"Item {raw.index} of the corpus has no tokens{shown}. Leave such items out."
             )
-        yield Item(raw.example, np.asarray(ids, dtype=np.int64), raw.columns)
+        yield Item(raw.example, np.asarray(ids, dtype=np.int64), raw.columns, decoder)
 
 
 def _tokenize(texts: list[str], tokenizer: Any, max_length: int | None) -> list[list[int]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lazycache.capture.masks import real_tokens, refuse_padding_mask
+from lazycache.capture.tensors import first_tensor
 from lazycache.errors import CaptureError
 
 IDS_NDIM = 2
 """Token ids and masks are [batch, length]."""
+
+Patches = Callable[[tuple[int, ...]], int]
+"""Shape of the pixels of a batch to the positions that a model has for each image."""
 
 _NO_INPUT = re.compile(r"mask|label|type_ids|position|^(decoder_|past|cache)")
 """Names of arguments that go with the inputs and are none themselves."""
@@ -32,88 +35,47 @@ class ForwardInputs:
     """int[batch, length], as they were before the model ran; None if the model was given
     embeddings or features, or no sequences."""
     mask: torch.Tensor | None
-    """bool[batch, length] on its device, True for real tokens; None if there are no sequences."""
-    decodes: bool = False
-    """Whether a decoder was given inputs of its own beside these."""
+    """bool[batch, length] on the CPU, True for real tokens; None if there are no sequences."""
 
 
 def read_inputs(
-    signature: inspect.Signature,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    *,
-    mask: torch.Tensor | None,
+    named: Mapping[str, Any], *, mask: torch.Tensor | None, patches: Patches | None = None
 ) -> ForwardInputs:
-    """Read the arguments of a forward call: positional, by keyword, or one mapping of them.
+    """Read the arguments of a forward call, given by name (`arguments.named_arguments`).
 
     Token ids are `input_ids`, or the first two-dimensional integer tensor that is by its name no
-    mask, label, type or position; `inputs_embeds` stand in for them. `mask` (given by the user)
-    goes before `attention_mask`; without either all is kept. Where there are no ids, either mask
-    says that there are sequences: `attention_mask` [batch, length] only beside features [batch,
-    length, ...], since of audio it masks samples, and values have another axis.
+    mask, label, type or position; `inputs_embeds` and `encoder_outputs` stand in for them. Of
+    images (`pixel_values`) the family of the model says how many positions they have. `mask` (given
+    by the user) goes before `attention_mask`; without either all is kept. Where there are no ids,
+    either mask says that there are sequences: `attention_mask` [batch, length] only beside features
+    [batch, length, ...], since of audio it masks samples, and values have another axis.
 
     Raises:
         CaptureError: no tensor at all, an empty batch, a mask of another shape or of other numbers
-            than 0 and 1, an `attention_mask` that does not go with the input, a padding mask under
-            another name, or a forward that continues a key-value cache.
+            than 0 and 1, an `attention_mask` that does not go with the input, or a padding mask
+            under another name.
 
-    Cost: copies the token ids on their device; the model may write into its own.
+    Cost: copies the token ids on their device; the model may write into its own. Which tokens are
+    real must be known on the host: a mask on a device is waited for, until all that runs there has
+    ended. One that the user gives on the CPU costs nothing.
 
     Example:
-        >>> def forward(ids, attention_mask=None): ...
-        >>> ids = torch.ones(2, 3).long()
-        >>> inputs = read_inputs(inspect.signature(forward), [ids], {}, mask=None)
+        >>> inputs = read_inputs({"ids": torch.ones(2, 3).long()}, mask=None)
         >>> inputs.batch, inputs.length, int(inputs.mask.sum())
         (2, 3, 6)
     """
-    named = _by_name(signature, args, kwargs)
-    _refuse_continuation(named)
     if mask is None:
         refuse_padding_mask(named)
     ids = _token_ids(named)
-    decodes = any(name.startswith("decoder_input") and named[name] is not None for name in named)
-    shape = _sequence_shape(ids, named, mask)
+    shape = _sequence_shape(ids, named, mask, patches)
     if shape is None:
-        return ForwardInputs(_batch(named), None, None, None, decodes)
+        return ForwardInputs(_batch(named), None, None, None)
     batch, length = shape
     if not batch or not length:
         raise CaptureError(f"An empty batch was given to the model: {batch} x {length} tokens.")
     given = named.get("attention_mask") if mask is None else mask
     kept = None if ids is None else ids.detach().clone()
-    return ForwardInputs(batch, length, kept, _mask(given, shape, like=ids), decodes)
-
-
-def _by_name(
-    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """All arguments by name; a mapping given as the first one is unpacked."""
-    try:
-        bound = signature.bind_partial(*args, **kwargs).arguments
-    except TypeError:  # the model itself will say better what is wrong with the call
-        return dict(kwargs)
-    named: dict[str, Any] = {}
-    for name, value in bound.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            named |= {f"{name}[{i}]": item for i, item in enumerate(value)}
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            named |= value
-        else:
-            named[name] = value
-    first = args[0] if args else None
-    return {**named, **first} if isinstance(first, Mapping) else named
-
-
-def _refuse_continuation(named: Mapping[str, Any]) -> None:
-    cache: Any = named.get("past_key_values")
-    # a tuple is the form of older models: it is only made once something was seen
-    length = getattr(cache, "get_seq_length", None)
-    if (length is not None and length()) or (isinstance(cache, tuple) and cache):
-        raise CaptureError(
-            "This forward continues a key-value cache (past_key_values), as generate() does: its "
-            "tokens would be stored as new examples. Capture whole sequences instead: run the "
-            "model once over prompt and answer, without the cache."
-        )
+    return ForwardInputs(batch, length, kept, _mask(given, shape))
 
 
 def _token_ids(named: Mapping[str, Any]) -> torch.Tensor | None:
@@ -150,13 +112,19 @@ def _are_ids(value: object) -> bool:
 
 
 def _sequence_shape(
-    ids: torch.Tensor | None, named: Mapping[str, Any], mask: torch.Tensor | None
+    ids: torch.Tensor | None,
+    named: Mapping[str, Any],
+    mask: torch.Tensor | None,
+    patches: Patches | None,
 ) -> tuple[int, int] | None:
     """Return [batch, length], or None where nothing says that there are sequences."""
-    embeds = named.get("inputs_embeds")
-    for source in (ids, embeds, mask):
+    encoded = first_tensor(named.get("encoder_outputs"))
+    for source in (ids, named.get("inputs_embeds"), encoded, mask):
         if isinstance(source, torch.Tensor) and source.ndim >= IDS_NDIM:
             return source.shape[0], source.shape[1]
+    pixels = named.get("pixel_values")
+    if patches is not None and isinstance(pixels, torch.Tensor):
+        return pixels.shape[0], patches(tuple(pixels.shape))
     given = named.get("attention_mask")
     return None if given is None else _features_shape(given, named)
 
@@ -190,13 +158,13 @@ def _batch(named: Mapping[str, Any]) -> int:
     return first.shape[0]
 
 
-def _mask(given: object, shape: tuple[int, int], *, like: torch.Tensor | None) -> torch.Tensor:
+def _mask(given: object, shape: tuple[int, int]) -> torch.Tensor:
     if given is None:
-        return torch.ones(shape, dtype=torch.bool, device=None if like is None else like.device)
+        return torch.ones(shape, dtype=torch.bool)
     if not isinstance(given, torch.Tensor) or tuple(given.shape) != shape:
         found = list(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
         raise CaptureError(
             f"The attention mask is {found}; which tokens are padding needs [batch, length] = "
             f"{list(shape)}. Give it with annotate(mask=...)."
         )
-    return real_tokens(given if like is None else given.to(like.device), name="attention_mask")
+    return real_tokens(given.cpu(), name="attention_mask")

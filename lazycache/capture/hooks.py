@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,18 +12,31 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from lazycache.capture.arguments import find_argument, positional_names
+from lazycache.capture.heads import cut_heads
 from lazycache.capture.sites import HookPoint
+from lazycache.capture.tensors import first_tensor, pick_tensor, swapped
 from lazycache.errors import CaptureError
 
-OnValue = Callable[[str, torch.Tensor], None]
-"""Called with a site's name and its tensor, as the model made it: not detached, not copied."""
+OnValue = Callable[[str, torch.Tensor, torch.Tensor | None], None]
+"""Called with a site's name, its tensor as the model made it (heads cut out; not detached, not
+copied), and the first tensor that its module was called with."""
+
+OnGradient = Callable[[str, torch.Tensor, torch.Tensor | None], None]
+"""Called with a site's name, the tensor whose gradient it is (heads not cut out), and the first
+tensor that its module was called with."""
+
+Sites = Sequence[tuple[str, HookPoint]]
+"""Sites on the same side of the same module."""
 
 
 class HookSet:
-    """Calls `on_value(name, tensor)` each time a forward pass meets one of the points.
+    """Calls `on_value` each time a forward pass meets one of the points.
 
     Hooks are there only inside the `with` block, whatever ends it. A point sees what its module
-    was really called with and really gave, after the hooks that were on the model before.
+    was really called with and really gave, after the hooks that were on the model before. Of a
+    gradient `on_gradient` is called in the forward pass, with the tensor that will have it: what
+    passes itself (`HookPoint.total`), or what only this module uses.
 
     Raises:
         CaptureError: on entry, if hooks on a point could not run (compiled or scripted modules);
@@ -32,18 +45,24 @@ class HookSet:
     Example:
         >>> from lazycache.capture.resolve import resolve
         >>> model, seen = nn.Sequential(nn.Linear(2, 3)), []
-        >>> with HookSet(model, resolve(model, "0"), lambda name, value: seen.append(value.shape)):
+        >>> points = resolve(model, "0")
+        >>> with HookSet(model, points, lambda name, value, _: seen.append(value.shape)):
         ...     _ = model(torch.zeros(5, 2))
         >>> seen
         [torch.Size([5, 3])]
     """
 
     def __init__(
-        self, model: nn.Module, points: Mapping[str, HookPoint], on_value: OnValue
+        self,
+        model: nn.Module,
+        points: Mapping[str, HookPoint],
+        on_value: OnValue,
+        on_gradient: OnGradient | None = None,
     ) -> None:
         self._model = model
         self._points = dict(points)
         self._on_value = on_value
+        self._on_gradient = on_gradient
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -52,8 +71,10 @@ class HookSet:
             raise CaptureError("These hooks are on the model already.")
         check_hookable(self._model, self._points.values())
         try:
-            for (path, side), sites in self._grouped().items():
-                self._handles.append(self._register(path, side, sites))
+            for (path, of_input), sites in self._grouped().items():
+                module = self._model.get_submodule(path)
+                register = self._register_input if of_input else self._register_output
+                self._handles.append(register(module, sites))
         except BaseException:  # whatever stops the registration, no hook may stay
             self.remove()
             raise
@@ -73,90 +94,109 @@ class HookSet:
         while self._handles:
             self._handles.pop().remove()
 
-    def _grouped(self) -> dict[tuple[str, str], list[tuple[str, HookPoint]]]:
-        groups: dict[tuple[str, str], list[tuple[str, HookPoint]]] = defaultdict(list)
+    def _grouped(self) -> dict[tuple[str, bool], list[tuple[str, HookPoint]]]:
+        groups: dict[tuple[str, bool], list[tuple[str, HookPoint]]] = defaultdict(list)
         for name, point in self._points.items():
-            groups[point.path, point.side].append((name, point))
+            groups[point.path, point.side.endswith("in")].append((name, point))
         return groups
 
-    def _register(
-        self, path: str, side: str, sites: Sequence[tuple[str, HookPoint]]
-    ) -> RemovableHandle:
-        module = self._model.get_submodule(path)
+    def _register_input(self, module: nn.Module, sites: Sites) -> RemovableHandle:
+        names = positional_names(module.forward)
 
-        def on_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def on_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            given: dict[int | str, Any] = dict(enumerate(args))
+            given.update(kwargs.items())
+            before = list(given.values())
             for name, point in sites:
-                self._on_value(name, pick_input(args, kwargs, name=name, index=point.index))
+                at = find_argument(
+                    args, kwargs, name=name, index=point.index, field=point.field, parameters=names
+                )
+                inner = None if point.field is None else point.index
+                tensor = pick_tensor(given[at], name=name, index=inner)
+                if point.side == "in":
+                    self._on_value(name, _cut(tensor, point, name), _source(args, kwargs))
+                else:
+                    # a module that overwrites its input would leave a view without a gradient
+                    alone = not point.total and not getattr(module, "inplace", False)
+                    source = _source(args, kwargs)
+                    given[at] = self._watch(name, tensor, given[at], source, alone=alone)
+            if all(new is old for new, old in zip(given.values(), before, strict=True)):
+                return None
+            return tuple(given[i] for i in range(len(args))), {key: given[key] for key in kwargs}
 
-        def on_output(_: nn.Module, _args: object, _kwargs: object, output: object) -> None:
+        return module.register_forward_pre_hook(on_input, with_kwargs=True)
+
+    def _register_output(self, module: nn.Module, sites: Sites) -> RemovableHandle:
+        def on_output(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
+        ) -> object:
             for name, point in sites:
-                self._on_value(name, pick_tensor(output, name=name, index=point.index))
+                tensor = _pick_output(output, name, point)
+                if point.side == "out":
+                    self._on_value(name, _cut(tensor, point, name), _source(args, kwargs))
+                else:
+                    # of one fresh tensor nobody else knows: its own gradient is that of the output,
+                    # and unlike a view it may be overwritten later
+                    alone = not point.total and _is_known_elsewhere(tensor, output, args, kwargs)
+                    output = self._watch(name, tensor, output, _source(args, kwargs), alone=alone)
+            return output
 
-        if side == "in":
-            return module.register_forward_pre_hook(on_input, with_kwargs=True)
         return module.register_forward_hook(on_output, with_kwargs=True)
 
-
-def pick_input(
-    args: Sequence[Any], kwargs: Mapping[str, Any], *, name: str, index: int | None
-) -> torch.Tensor:
-    """Return the tensor that a module is called with: positional, or `hidden_states`, or the first.
-
-    Raises:
-        CaptureError: it is called with no tensor.
-
-    Example:
-        >>> pick_input((), {"mask": None, "hidden_states": torch.ones(1)}, name="x", index=None)
-        tensor([1.])
-    """
-    if args and (index is not None or any(_first(arg) is not None for arg in args)):
-        return pick_tensor(tuple(args), name=name, index=index)
-    named = dict(kwargs)
-    first = {"hidden_states": named.pop("hidden_states")} if "hidden_states" in named else {}
-    return pick_tensor({**first, **named}, name=name, index=index)
+    def _watch(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        value: object,
+        source: torch.Tensor | None,
+        *,
+        alone: bool,
+    ) -> object:
+        """Announce a gradient; where the tensor has other uses, put a view of it in its place."""
+        assert self._on_gradient is not None, "points of gradients need who takes them"
+        own = tensor
+        if alone and tensor.requires_grad and torch.is_grad_enabled():
+            own = tensor.view_as(tensor)
+        self._on_gradient(name, own, source)
+        return value if own is tensor else swapped(value, tensor, own)
 
 
-def pick_tensor(value: object, *, name: str, index: int | None) -> torch.Tensor:
-    """Return the tensor of an output: itself, or the first (or `index`-th) of a tuple or mapping.
+def _cut(tensor: torch.Tensor, point: HookPoint, name: str) -> torch.Tensor:
+    if point.cut is None:
+        return tensor
+    try:
+        return cut_heads(tensor, point.cut)
+    except CaptureError as exc:
+        raise CaptureError(f"{name}: {exc}") from exc
 
-    Raises:
-        CaptureError: there is no tensor, or no such element.
 
-    Example:
-        >>> pick_tensor((None, torch.ones(1)), name="x", index=None)
-        tensor([1.])
-    """
-    chosen: object = value
-    if index is not None:
-        parts = _parts(value)
-        if index >= len(parts):
-            raise CaptureError(
-                f"{name}: element {index} was asked for, but there are {len(parts)} "
-                f"({type(value).__name__})."
-            )
-        chosen = parts[index]
-    tensor = _first(chosen)
-    if tensor is None:
+def _source(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+    first = next((t for t in map(first_tensor, args) if t is not None), None)
+    return first if first is not None else first_tensor(kwargs)
+
+
+def _pick_output(output: object, name: str, point: HookPoint) -> torch.Tensor:
+    try:
+        return pick_tensor(output, name=name, index=point.index, field=point.field)
+    except CaptureError as exc:
+        if point.cut is None or point.cut.kind != "pattern":
+            raise
         raise CaptureError(
-            f"{name}: there is no tensor in what passes here ({type(chosen).__name__})."
-        )
-    return tensor
+            f"{name}: the module gave no attention probabilities. Only eager attention computes "
+            'them: load the model with attn_implementation="eager".'
+        ) from exc
 
 
-def _first(value: object) -> torch.Tensor | None:
-    """First tensor in order, looking into tuples, lists and mappings."""
-    if isinstance(value, torch.Tensor):
-        return value
-    return next((t for t in map(_first, _parts(value)) if t is not None), None)
+def _is_known_elsewhere(
+    tensor: torch.Tensor, output: object, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
+    """Say whether a tensor of an output may have uses beside those of the output."""
+    if isinstance(output, tuple | list):
+        return True  # attention: its weights are used for what it returns before them
+    return any(value is tensor for value in (*args, *kwargs.values()))
 
 
-def _parts(value: object) -> list[Any]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return list(value) if isinstance(value, tuple | list) else []
-
-
-def check_hookable(model: nn.Module, points: Sequence[HookPoint] | Any) -> None:
+def check_hookable(model: nn.Module, points: Iterable[HookPoint]) -> None:
     """Refuse models on whose points hooks would never run.
 
     Hooks that are added after `torch.compile` has traced a module are silently skipped, and

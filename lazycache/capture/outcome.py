@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from lazycache.capture.hooks import is_wrapped_by_compile
@@ -23,6 +25,10 @@ class Counts:
     """Forward passes that began and were not recorded."""
     stray: int
     """Times that a site was met outside a forward pass of the model."""
+    waiting: int = 0
+    """Forward passes, of those that were dropped, whose gradients did not all come."""
+    missing: Sequence[str] = ()
+    """Sites whose gradients these were."""
 
 
 def check_recorded(model: nn.Module, counts: Counts, *, allow_empty: bool) -> None:
@@ -41,6 +47,8 @@ def check_recorded(model: nn.Module, counts: Counts, *, allow_empty: bool) -> No
 
 def _why(model: nn.Module, counts: Counts) -> str:
     kind = type(model).__name__
+    if counts.waiting:
+        return _missing(counts)
     if counts.dropped:
         return (
             f"none of the forward passes that began ({counts.dropped}, of {kind}) was finished. An "
@@ -64,11 +72,38 @@ def _why(model: nn.Module, counts: Counts) -> str:
     )
 
 
-def lost_report(dropped: int) -> str:
+def lost_report(counts: Counts) -> str:
     """Say that forward passes are missing."""
+    why = "An exception stopped them, or the block ended before they did."
+    if counts.waiting:
+        why = _missing(counts)
     return (
-        f"Forward passes that began and were not recorded: {dropped}. An exception stopped them, "
-        "or the block ended before they did. The dataset lacks their examples."
+        f"Forward passes that began and were not recorded: {counts.dropped}. {why} The dataset "
+        "lacks their examples."
+    )
+
+
+def _missing(counts: Counts) -> str:
+    names = ", ".join(counts.missing[:5]) + ", ..." * (len(counts.missing) > 5)  # noqa: PLR2004  # as many as fit a line
+    return (
+        f"of {counts.waiting} forward passes gradients never came: {names}. Run backward() on a "
+        "loss that depends on these sites, in the block."
+    )
+
+
+def overflow_report(dtype: torch.dtype | None, overflowed: Mapping[str, int]) -> str | None:
+    """Say in one sentence what the cast to `dtype` lost; None if nothing.
+
+    Example:
+        >>> overflow_report(torch.float16, {}) is None
+        True
+    """
+    if not overflowed:
+        return None
+    sites = ", ".join(f"{name} ({count:,})" for name, count in overflowed.items())
+    return (
+        f"dtype={dtype}: values that it cannot hold were stored as its limit, infinity "
+        f"or NaN: {sites}. dtype=None or torch.bfloat16 keeps their range."
     )
 
 

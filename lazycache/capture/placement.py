@@ -20,16 +20,17 @@ def table_of(
     *,
     before: str | None,
     widths: Collection[int],
+    table: str | None = None,
 ) -> str:
     """Say whether values are one row per token or one per example.
 
     `[batch, length, ...]` and `[batch * length, ...]` (a mixture of experts flattens) are tokens;
     anything else that has `batch` rows is examples. A site stays in the table (`before`) in which
-    its first batch put it. Two shapes read both ways: `[batch, length]` of floats may also be a
-    vector of `length` units, and with one token per example rows may be either. The first is a
-    vector if `length` is one of `widths`, the numbers of units that are known of the module or
-    model (`unit_widths`), and else refused unless an earlier batch settled it; the second is taken
-    as examples.
+    its first batch put it, or its name does (`table`). Two shapes read both ways: `[batch, length]`
+    of floats may also be a vector of `length` units, and with one token per example rows may be
+    either. The first is a vector if `length` is one of `widths`, the numbers of units that are
+    known of the module or model (`unit_widths`), and else refused unless an earlier batch settled
+    it; the second is taken as examples.
 
     Raises:
         CaptureError: the shape fits neither table, or not the one that it must be in.
@@ -42,9 +43,9 @@ def table_of(
         'examples'
     """
     shape = tuple(values.shape)
-    readings = _readings(shape, inputs)
+    readings = readings_of(shape, inputs)
     # a canonical site has a row per token by definition, whatever else its shape would allow
-    must = TOKENS if parse_site(name) is not None else before
+    must = table or (TOKENS if parse_site(name) is not None else before)
     if must is not None:
         if must in readings:
             return must
@@ -69,14 +70,20 @@ def unit_widths(model: nn.Module, point: HookPoint) -> frozenset[int]:
     module = model.get_submodule(point.path)
     config = getattr(model, "config", None)
     known = (
-        getattr(module, f"{point.side}_features", None),
+        getattr(module, f"{point.side.removeprefix('grad_')}_features", None),
         getattr(config, "hidden_size", None),
         getattr(config, "num_labels", None),
     )
     return frozenset(width for width in known if isinstance(width, int))
 
 
-def _readings(shape: tuple[int, ...], inputs: ForwardInputs) -> list[str]:
+def readings_of(shape: tuple[int, ...], inputs: ForwardInputs) -> list[str]:
+    """Return the tables that values of a shape could have rows of.
+
+    Example:
+        >>> readings_of((2, 3), ForwardInputs(batch=2, length=3, input_ids=None, mask=None))
+        ['tokens', 'examples']
+    """
     batch, length = inputs.batch, inputs.length
     if not shape:
         return []

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from lazycache.capture.architectures import locate
+from lazycache.capture.fingerprints import tokenizer_fingerprint, weights_fingerprint
+from lazycache.capture.reduce import Reduction, is_ragged
 from lazycache.capture.sites import HookPoint
-from lazycache.codec.checksum import crc32
 
 _INCIDENTAL = frozenset({"_name_or_path", "transformers_version", "architectures", "use_cache"})
 """Parts of a configuration that say where or by what it was loaded, not what it computes."""
 
-_LOOKED_AT = 64  # numbers of each parameter: other weights differ in nearly all of them
+_MODEL = ("class", "parameters", "dtypes", "weights")
+_TOKENIZER = ("class", "vocab_size", "vocabulary")
+_SETTINGS = ("dtype", "positions", "where", "pool", "transform", "subset", "max_length", "training")
+"""Parts of a description that must be equal in one run."""
 
 _LIBRARIES = ("lazycache", "torch", "transformers", "tokenizers", "numpy")
 
@@ -27,22 +32,22 @@ _LIBRARIES = ("lazycache", "torch", "transformers", "tokenizers", "numpy")
 def describe_model(model: nn.Module, tokenizer: Any = None) -> dict[str, Any]:
     """Describe a model and its tokenizer in JSON values.
 
-    Cost: looks at metadata, and at 64 numbers of each parameter for a fingerprint.
+    Cost: looks at metadata, at 64 numbers of each parameter and at the vocabulary.
 
     Example:
         >>> described = describe_model(nn.Linear(2, 3))
         >>> described["class"], described["parameters"], described["dtype"]
         ('torch.nn.modules.linear.Linear', 9, 'float32')
     """
-    located = locate(model)
+    stacks = locate(model)
     config = getattr(model, "config", None)
     return {
         "class": _class(model),
-        "family": None if located is None else located.family.name,
+        "family": ", ".join(stack.family.name for stack in stacks) or None,
         "name_or_path": getattr(config, "_name_or_path", None) or None,
         "config": _config(config),
         **_parameters(model),
-        "weights": _fingerprint(model),
+        "weights": weights_fingerprint(model),
         "attention": getattr(config, "_attn_implementation", None),
         "tokenizer": None if tokenizer is None else _tokenizer(tokenizer),
         "versions": _versions(),
@@ -56,23 +61,56 @@ def describe_capture(
     tokenizer: Any,
     dtype: torch.dtype | None,
     positions: object,
+    where: object = None,
+    pool: str | None = None,
+    reductions: Mapping[str, Reduction] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Describe what is captured from which model: a run's provenance.
 
+    `heads` holds query heads and heads of keys and values by the prefix of each stack of layers,
+    from which readers find the heads in a site; `subset` says which heads or units were kept.
+
     Example:
         >>> found = describe_capture(
-        ...     nn.Linear(2, 3), {}, tokenizer=None, dtype=None, positions="all"
+        ...     nn.Linear(2, 3), {}, tokenizer=None, dtype=None, positions="all", where=len
         ... )
-        >>> sorted(found)
-        ['dtype', 'model', 'positions', 'sites', 'training']
+        >>> found["where"], found["heads"], found["subset"]
+        ('builtins.len', {}, {})
     """
+    shapes = {stack.family.prefix: stack.heads for stack in locate(model)}
+    functions = {name: r.transform for name, r in reductions.items() if r.transform is not None}
+    subsets = {name: r.subset for name, r in reductions.items() if r.subset is not None}
+    described = describe_model(model, tokenizer)
+    if described["attention"] is not None and any(map(is_ragged, points.values())):
+        described["attention"] = "eager"  # what the model runs while patterns are captured
     return {
-        "model": describe_model(model, tokenizer),
+        "model": described,
         "sites": {name: str(point) for name, point in points.items()},
         "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
         "positions": _positions(positions),
+        "where": None if where is None else callable_name(where),
+        "pool": pool,
+        "transform": {name: callable_name(function) for name, function in functions.items()},
+        "subset": {name: {"axis": s.axis, "index": list(s.index)} for name, s in subsets.items()},
+        "heads": {
+            prefix: [shape.heads, shape.kv_heads]
+            for prefix, shape in shapes.items()
+            if shape is not None
+        },
         "training": model.training,
     }
+
+
+def callable_name(function: object) -> str:
+    """Return what a function is called: where it was defined, and how.
+
+    Example:
+        >>> callable_name(nn.Linear)
+        'torch.nn.modules.linear.Linear'
+    """
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", getattr(function, "__name__", None))
+    return _class(function) if name is None else f"{module}.{name}"
 
 
 def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -84,27 +122,50 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         >>> differences({"dtype": None, "sites": {"a": "x"}}, {"dtype": "float16", "sites": {}})
         ['dtype was None, is float16', 'sites were a, are none']
     """
-    found: list[str] = []
     before, now = _plain(known), _plain(wanted)
-    models = [info.get("model", {}) for info in (before, now)]
-    for key in ("class", "parameters", "dtypes", "tokenizer", "weights"):
-        old, new = (model.get(key) for model in models)
-        if old != new:
-            found.append(f"the model's {key} was {old}, is {new}")
-    old, new = (model.get("config") or {} for model in models)
-    keys = sorted((old.keys() | new.keys()) - _INCIDENTAL)
-    found += [
-        f"the model's config.{key} was {old.get(key)}, is {new.get(key)}"
-        for key in keys
-        if old.get(key) != new.get(key)
-    ]
-    settings = ("dtype", "positions", "max_length", "training")
-    both = [key for key in settings if key in before and key in now]
+    found = model_differences(before, now)
+    both = [key for key in _SETTINGS if key in before and key in now]
     found += [f"{key} was {before[key]}, is {now[key]}" for key in both if before[key] != now[key]]
     if before.get("sites") != now.get("sites"):
         names = [", ".join(info.get("sites", {})) or "none" for info in (before, now)]
         found.append(f"sites were {names[0]}, are {names[1]}")
     return found
+
+
+def model_differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Say how the model and the tokenizer of a run differ from others.
+
+    Example:
+        >>> old, new = describe_model(nn.Linear(2, 3)), describe_model(nn.Linear(2, 4))
+        >>> model_differences({"model": old}, {"model": new})[0]
+        "the model's parameters was 9, is 12"
+    """
+    before, now = _plain(known), _plain(wanted)
+    models = [info.get("model") or {} for info in (before, now)]
+    tokenizers = [model.get("tokenizer") or {} for model in models]
+    configs = [model.get("config") or {} for model in models]
+    checked = list(_TOKENIZER)
+    if _version(models[0]) == _version(models[1]):
+        checked.append("rules")  # another version may write the same rules in other words
+    keys = sorted(set().union(*configs) - _INCIDENTAL)
+    return [
+        *_unequal("the model's ", models, _MODEL),
+        *_unequal("the tokenizer's ", tokenizers, checked),
+        *_unequal("the model's config.", configs, keys),
+    ]
+
+
+def _unequal(what: str, pair: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> list[str]:
+    before, now = pair
+    return [
+        f"{what}{key} was {before.get(key)}, is {now.get(key)}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _version(model: Mapping[str, Any]) -> object:
+    return (model.get("versions") or {}).get("tokenizers")
 
 
 def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +176,7 @@ def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _positions(positions: object) -> Any:
     if callable(positions):
-        return f"callable {getattr(positions, '__qualname__', type(positions).__name__)}"
+        return f"callable {callable_name(positions)}"
     return positions if isinstance(positions, str | int) else str(positions)
 
 
@@ -147,23 +208,12 @@ def _parameters(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _fingerprint(model: nn.Module) -> str | None:
-    """Tell weights apart: CRC-32 of the names and of some numbers of every parameter."""
-    checksum = 0
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta or parameter.layout != torch.strided:
-            return None
-        flat = parameter.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // _LOOKED_AT)].cpu().contiguous()
-        checksum = crc32(some.view(torch.uint8).numpy().data, crc32(name.encode(), checksum))
-    return f"{checksum:08x}"
-
-
 def _tokenizer(tokenizer: Any) -> dict[str, Any]:
     return {
         "class": _class(tokenizer),
         "name_or_path": getattr(tokenizer, "name_or_path", None) or None,
         "vocab_size": getattr(tokenizer, "vocab_size", None),
+        **tokenizer_fingerprint(tokenizer),
     }
 
 

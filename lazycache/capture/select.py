@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from lazycache.capture.convert import Empty, new_memory
 from lazycache.errors import CaptureError
 
 Positions = (
@@ -38,6 +39,10 @@ class Rows:
     """int32[rows]: which real token of that example."""
     lengths: np.ndarray
     """int64[batch]: real tokens of each example, selected or not."""
+    keep: np.ndarray
+    """bool[batch, length]: the tokens that are rows."""
+    real: np.ndarray
+    """bool[batch, length]: the tokens that are no padding, selected or not."""
 
     @property
     def is_whole(self) -> bool:
@@ -96,10 +101,18 @@ def _is_list(value: object) -> bool:
     return all(isinstance(item, int | np.integer) and not isinstance(item, bool) for item in value)
 
 
-def select_rows(mask: torch.Tensor, *, positions: Chosen, input_ids: torch.Tensor | None) -> Rows:
+def select_rows(
+    mask: torch.Tensor,
+    *,
+    positions: Chosen,
+    input_ids: torch.Tensor | None,
+    kept: np.ndarray | None = None,
+) -> Rows:
     """Return the rows of a batch: real tokens (mask [batch, length] is True) that are selected.
 
-    Cost: the mask comes to the host, which waits for the device once per forward pass.
+    Of examples that are not in `kept` (numbers in the batch; None is all) there are none.
+
+    Cost: nothing waits for a device unless a function of the user does.
 
     Raises:
         CaptureError: an example is too short for the position; a function gave no mask.
@@ -110,14 +123,15 @@ def select_rows(mask: torch.Tensor, *, positions: Chosen, input_ids: torch.Tenso
         >>> rows.flat.tolist(), rows.position.tolist(), rows.lengths.tolist()
         ([2, 5], [1, 2], [2, 3])
     """
-    real = mask.cpu().numpy()
+    real = mask.numpy()
     lengths = real.sum(1, dtype=np.int64)
+    wanted = real if kept is None else _of_examples(real, kept)
     if callable(positions):
-        keep = real & _asked(positions, mask, input_ids)
+        keep = wanted & _asked(positions, mask, input_ids)
     elif positions == slice(None):
-        keep = real
+        keep = wanted
     else:
-        keep = _chosen(real, lengths, positions)
+        keep = _chosen(wanted, positions, range(len(real)) if kept is None else kept.tolist())
     flat = np.flatnonzero(keep)
     counted = np.cumsum(real, axis=1, dtype=np.int32) - 1
     return Rows(
@@ -127,21 +141,29 @@ def select_rows(mask: torch.Tensor, *, positions: Chosen, input_ids: torch.Tenso
         example=flat // real.shape[1],
         position=counted.reshape(-1)[flat],
         lengths=lengths,
+        keep=keep,
+        real=real,
     )
 
 
+def _of_examples(real: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    wanted = np.zeros_like(real)
+    wanted[kept] = real[kept]
+    return wanted
+
+
 def _chosen(
-    real: np.ndarray, lengths: np.ndarray, positions: int | slice | list[int]
+    real: np.ndarray, positions: int | slice | list[int], examples: Iterable[int]
 ) -> np.ndarray:
-    """Select by numpy's own rules on each example's real tokens."""
+    """Select by numpy's own rules on the real tokens of each of these examples."""
     keep = np.zeros_like(real)
-    for row, length in enumerate(lengths.tolist()):
+    for row in examples:
         where = np.flatnonzero(real[row])
         try:
             keep[row, where[positions]] = True
         except IndexError as exc:
             raise CaptureError(
-                f"positions={positions!r}: example {row} of the batch has {length} tokens. "
+                f"positions={positions!r}: example {row} of the batch has {len(where)} tokens. "
                 "A slice takes what there is: positions=slice(i, i + 1)."
             ) from exc
     return keep
@@ -153,7 +175,8 @@ def _asked(
     input_ids: torch.Tensor | None,
 ) -> np.ndarray:
     # clones: the function may scribble on its arguments, padding must stay padding
-    answer = select(None if input_ids is None else input_ids.clone(), mask.clone())
+    shown = mask.clone() if input_ids is None else mask.to(input_ids.device, copy=True)
+    answer = select(None if input_ids is None else input_ids.clone(), shown)
     if (
         not isinstance(answer, torch.Tensor)
         or answer.dtype != torch.bool
@@ -172,11 +195,13 @@ def _asked(
     return chosen
 
 
-def take_rows(values: torch.Tensor, rows: Rows, *, flat: torch.Tensor) -> torch.Tensor:
+def take_rows(
+    values: torch.Tensor, rows: Rows, *, flat: torch.Tensor, empty: Empty = new_memory
+) -> torch.Tensor:
     """Gather rows out of [batch, length, *shape] or [batch * length, *shape], on their device.
 
-    `flat` is `rows.flat` on that device. Nothing is copied if every position is a row: the result
-    may then be a view.
+    `flat` is `rows.flat` on that device, `empty` gives memory there. Nothing is copied if every
+    position is a row: the result may then be a view.
 
     Example:
         >>> rows = select_rows(torch.tensor([[True, False]]), positions=0, input_ids=None)
@@ -187,10 +212,15 @@ def take_rows(values: torch.Tensor, rows: Rows, *, flat: torch.Tensor) -> torch.
         values.ndim > 1 and values.shape[:2] == (rows.batch, rows.length)
     )
     if flattened:
-        return values if rows.is_whole else values.index_select(0, flat)
+        return values if rows.is_whole else _gathered(values, flat, empty)
     if rows.is_whole:
         return values.flatten(0, 1)
     if values.is_contiguous():
-        return values.flatten(0, 1).index_select(0, flat)
+        return _gathered(values.flatten(0, 1), flat, empty)
     # flattening would first copy all of a tensor whose rows do not lie in order
     return values[flat // rows.length, flat % rows.length]
+
+
+def _gathered(values: torch.Tensor, flat: torch.Tensor, empty: Empty) -> torch.Tensor:
+    out = empty((len(flat), *values.shape[1:]), values.dtype, values.device)
+    return torch.index_select(values, 0, flat, out=out)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from lazycache.capture.convert import torch_dtype
 from lazycache.capture.corpus import longest_input
+from lazycache.capture.reduce import Pool
 from lazycache.capture.select import check_positions
 from lazycache.errors import CaptureError
 
@@ -21,6 +22,37 @@ def at_least_one(option: str, value: int | None) -> None:
     """
     if value is not None and value < 1:
         raise CaptureError(f"{option} {value}: give a number of at least 1.")
+
+
+def check_capture(*, url: str | None, add_to: str | None, sites: list[str] | None) -> None:
+    """Refuse a capture that does not say what is stored, or where.
+
+    Raises:
+        CaptureError: names what is missing.
+    """
+    if (url is None) == (add_to is None):
+        raise CaptureError(
+            "Give one place: a folder or URL for a new dataset (lazycache capture MODEL CORPUS "
+            "URL), or --add-to URL for sites that are added to one that is there."
+        )
+    if not sites:
+        raise CaptureError("--site: name at least one; lazycache sites MODEL lists what there is.")
+
+
+def pool_of(text: str | None) -> Pool | None:
+    """Read `--pool`; None is an option that was not given.
+
+    Raises:
+        CaptureError: no way to pool.
+
+    Example:
+        >>> pool_of("mean")
+        'mean'
+    """
+    found = next((known for known in get_args(Pool) if known == text), None)
+    if text is not None and found is None:
+        raise CaptureError(f"--pool {text}: give {', '.join(get_args(Pool))}.")
+    return found
 
 
 def positions_of(text: str) -> int | str:

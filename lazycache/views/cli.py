@@ -13,22 +13,25 @@ from rich.markup import escape
 import lazycache
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.errors import LazycacheError
+from lazycache.options import ExtractOptions
+from lazycache.progress import bytes_text
 from lazycache.views.answers import print_answer
 from lazycache.views.arguments import (
     at_least_one,
+    check_capture,
     check_device,
     check_dtype_option,
     check_length,
+    pool_of,
     positions_of,
 )
+from lazycache.views.model_sites import print_sites
 from lazycache.views.render import (
-    bytes_text,
     console,
     counted,
     errors,
     sites_table,
     stored_bytes,
-    table,
 )
 
 SHOWN = 40
@@ -73,21 +76,38 @@ def capture(
     corpus: Annotated[
         Path, typer.Argument(help="Text file (a paragraph an example) or .jsonl with text.")
     ],
-    url: Annotated[str, typer.Argument(help="Folder or URL to write the dataset to.")],
+    url: Annotated[
+        str | None, typer.Argument(help="Folder or URL to write the dataset to.")
+    ] = None,
     site: Annotated[
-        list[str], typer.Option("--site", "-s", help="Site name or pattern; repeat for more.")
-    ],
-    batch_size: Annotated[int, typer.Option(help="Examples per forward pass.")] = 32,
+        list[str] | None, typer.Option("--site", "-s", help="Site name or pattern; repeatable.")
+    ] = None,
+    add_to: Annotated[
+        str | None, typer.Option(help="Add the sites to the rows of this dataset instead.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Most examples in a batch [64].")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens in a batch, padding included [8192].")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut examples to so many tokens.")] = None,
     positions: Annotated[
-        str, typer.Option(help="all, first, last, last-K, or a position number.")
-    ] = "all",
+        str | None, typer.Option(help="all, first, last, last-K, or a position number [all].")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="mean, sum or max of each example's rows: one row for it.")
+    ] = None,
     model_dtype: Annotated[str | None, typer.Option(help="dtype to run the model in.")] = None,
     dtype: Annotated[str | None, typer.Option(help="dtype to store; default: as it comes.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     gguf_file: Gguf = None,
     text_column: Annotated[str, typer.Option(help="What a .jsonl calls the text.")] = "text",
     run: Annotated[str, typer.Option(help="Name of the run.")] = "main",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say rows, bytes and time, and write nothing.")
+    ] = False,
+    check_disk: Annotated[
+        bool, typer.Option("--check-disk/--no-check-disk", help="Refuse what does not fit.")
+    ] = True,
     progress: Annotated[
         bool, typer.Option("--progress/--no-progress", help="Show a bar on a terminal.")
     ] = True,
@@ -97,9 +117,12 @@ def capture(
     from lazycache.views.corpus import read_corpus
     from lazycache.views.pretrained import load_model, load_tokenizer
 
+    check_capture(url=url, add_to=add_to, sites=site)
+    pooled = pool_of(pool)
     at_least_one("--batch-size", batch_size)
+    at_least_one("--batch-tokens", batch_tokens)
     at_least_one("--max-length", max_length)
-    chosen = positions_of(positions)
+    chosen = None if positions is None else positions_of(positions)
     check_dtype_option("--model-dtype", model_dtype)
     check_dtype_option("--dtype", dtype)
     check_device(device)
@@ -107,36 +130,35 @@ def capture(
     tokenizer = load_tokenizer(model, gguf_file=gguf_file)
     network = load_model(model, gguf_file=gguf_file, dtype=model_dtype, device=device)
     check_length(max_length, network, tokenizer)
-    cache = lazycache.extract(
-        network,
-        data,
-        url,
-        site,
-        tokenizer=tokenizer,
-        batch_size=batch_size,
-        max_length=max_length,
-        positions=chosen,
-        dtype=dtype,
-        run=run,
-        progress=progress,
-        overwrite=overwrite,
-    )
-    console.print(_summary(cache))
+    options: ExtractOptions = {
+        "tokenizer": tokenizer,
+        "batch_size": batch_size,
+        "batch_tokens": batch_tokens,
+        "max_length": max_length,
+        "dtype": dtype,
+        "pool": pooled,
+        "run": run,
+        "check_disk": check_disk,
+        "progress": progress,
+        "overwrite": overwrite,
+        "add_to": add_to,
+    }
+    if chosen is not None:
+        options["positions"] = chosen
+    if dry_run:
+        found = lazycache.extract(network, data, url, site or (), dry_run=True, **options)
+        console.print(str(found), markup=False, soft_wrap=True)
+        return
+    console.print(_summary(lazycache.extract(network, data, url, site or (), **options)))
 
 
 @app.command()
 def sites(model: Model, gguf_file: Gguf = None) -> None:
-    """List what can be captured from a model: names, modules, shapes, bytes per token."""
+    """List what can be captured from a model: names, modules, shapes, bytes per token and layer."""
     from lazycache.views.pretrained import load_model
 
-    found = lazycache.sites(
-        load_model(model, gguf_file=gguf_file, dtype=None, device="meta", weights=False)
-    )
-    rows = [
-        (s.name, str(s.point), "-" if s.shape is None else str(list(s.shape)), s.row_bytes)
-        for s in found
-    ]
-    console.print(table(["site", "module", "row", "bytes per row"], rows))
+    network = load_model(model, gguf_file=gguf_file, dtype=None, device="meta", weights=False)
+    print_sites(lazycache.sites(network))
 
 
 @app.command()

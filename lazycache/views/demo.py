@@ -14,9 +14,10 @@ import lazycache
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.capture.sites import match_names
 from lazycache.errors import CaptureError, DatasetExistsError, DatasetNotFoundError
+from lazycache.progress import bytes_text
 from lazycache.views.corpus import python_documentation
 from lazycache.views.pretrained import demo_model
-from lazycache.views.render import bytes_text, console, counted, sites_table, table
+from lazycache.views.render import console, counted, sites_table, table
 
 Corpus = Sequence[Mapping[str, Any]]
 

@@ -1,9 +1,9 @@
-"""Casts on the device and the copy to the host."""
+"""Casts on the device."""
 
 import pytest
 import torch
 
-from lazycache.capture.convert import cast, check_dtype, to_host, torch_dtype
+from lazycache.capture.convert import cast, check_dtype, torch_dtype
 from lazycache.errors import CaptureError
 
 FINITE = [1.0, -65504.0, 65519.0, 65520.0, -1e30, float("inf"), float("nan")]
@@ -70,14 +70,3 @@ def test_infinities_that_become_finite_are_counted(value):
     result, lost = cast(torch.tensor([value, 1.0]), torch.float8_e4m3fn)
     assert int(lost) == int(result.float()[:1].isfinite())
     assert int(cast(torch.tensor([value, 1.0]), torch.float8_e5m2)[1]) == 0
-
-
-@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[1:], lambda x: x.t(), lambda x: x[:0]])
-def test_the_host_copy_shares_no_memory(view):
-    """What goes to the sink is contiguous and no view of the model's tensor."""
-    source = torch.arange(12.0).reshape(3, 4)
-    host = to_host(view(source), source=source)
-    expected = view(source).clone()
-    source.zero_()
-    assert host.is_contiguous()
-    assert torch.equal(host, expected)

@@ -126,12 +126,19 @@ def test_long_corpora_are_streamed():
         ([[[1], [2, 3]]], "Item 0 is no sequence of token ids"),
         ([None], "Item 0 is no sequence of token ids"),
         ([7], "Item 0 is no sequence of token ids"),
-        ([{"sentence": "a"}], "neither 'input_ids' nor a 'text'; its keys are sentence"),
-        ([{"text": None}], "neither 'input_ids' nor a 'text'"),
+        (
+            [{"sentence": "a"}],
+            "neither 'input_ids', 'pixel_values' nor a 'text'; its keys are sentence",
+        ),
+        ([{"text": None}], "neither 'input_ids', 'pixel_values' nor a 'text'"),
         ([{"text": "a", "answers": ["x"]}], r"Item 0: Column 'answers' holds a list.*keep="),
         ([{"text": "a", "example": "x"}], "Example ids are ints"),
         ([{"input_ids": [1], "attention_mask": [1, 1]}], r"attention_mask has shape \(2,\)"),
         ([{"input_ids": [1, 2], "token_type_ids": [0, 1]}], "token_type_ids other than 0"),
+        ([{"input_ids": [1], "decoder_input_ids": []}], "Item 0 of the corpus has no tokens"),
+        ([{"input_ids": [1], "pixel_values": [[[1.0]]]}], "has pixel_values and input_ids"),
+        ([{"pixel_values": [[1.0]]}], r"pixel_values has shape \[1, 1\]"),
+        ([{"pixel_values": object()}], "pixel_values is a object, which is no tensor"),
     ],
 )
 def test_bad_corpora(data, says):

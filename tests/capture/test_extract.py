@@ -6,12 +6,12 @@ import capture_helpers as h
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from lazycache.capture.corpus import Item, encode_items
-from lazycache.capture.extract import CHECKSUM, pending, plan_batches, run_batches
+from lazycache.capture.batching import Limits, plan_batches
+from lazycache.capture.corpus import encode_items
+from lazycache.capture.extract import run_batches
+from lazycache.capture.items import Item
 from lazycache.capture.resolve import resolve
 from lazycache.errors import CaptureError
 
@@ -23,51 +23,11 @@ def _item(example, length, **columns):
 def _run(model, items, record, *, batch_size=2, patterns="embed", progress=lambda _: None):
     return run_batches(
         model,
-        plan_batches(items, batch_size=batch_size, window=8),
+        plan_batches(items, Limits(batch_size, None, 8)),
         points=list(resolve(model, patterns).values()),
         annotate=record,
         progress=progress,
     )
-
-
-@given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 5), st.integers(1, 12))
-def test_batches_hold_each_item_once_unchanged(lengths, batch_size, window):
-    """Every item is in one batch, whole, with its padding masked; windows keep corpus order."""
-    items = [_item(n, length) for n, length in enumerate(lengths)]
-    batches = list(plan_batches(items, batch_size=batch_size, window=window))
-    found = {}
-    for batch in batches:
-        assert len(batch.examples) <= batch_size
-        assert batch.input_ids.shape[1] == max(lengths[n] for n in batch.examples)
-        for row, example in enumerate(batch.examples):
-            found[example] = batch.input_ids[row][batch.attention_mask[row] == 1].tolist()
-            assert batch.attention_mask[row, 0] == 1
-    assert found == {item.example: item.input_ids.tolist() for item in items}
-    assert [n // window for batch in batches for n in batch.examples] == [
-        n // window for n in range(len(items))
-    ]
-    assert sum(batch.tokens for batch in batches) == sum(lengths)
-
-
-def test_the_longest_of_a_window_come_first():
-    """Like lengths go together, the longest first, and equal ones in corpus order."""
-    items = [_item(0, 2), _item(1, 5), _item(2, 2), _item(3, 5)]
-    batches = list(plan_batches(items, batch_size=2, window=4))
-    assert [batch.examples for batch in batches] == [[1, 3], [0, 2]]
-
-
-def test_missing_columns_are_none():
-    """An item without a column that its neighbour has gets None there."""
-    (batch,) = plan_batches([_item(0, 1, a=1), _item(1, 1, b="x")], batch_size=2, window=2)
-    assert batch.columns.pop(CHECKSUM)
-    assert batch.columns == {"a": [1, None], "b": [None, "x"]}
-
-
-@pytest.mark.parametrize("sizes", [(0, 1), (1, 0)])
-def test_sizes_below_one_are_refused(sizes):
-    """A batch or window of nothing would run for ever or not at all."""
-    with pytest.raises(CaptureError, match="at least 1"):
-        plan_batches([], batch_size=sizes[0], window=sizes[1])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "bert-base"])
@@ -171,20 +131,70 @@ def test_real_texts(minilm):
     ]
 
 
-def test_what_is_done_is_left_out_and_the_rest_keeps_its_company():
-    """Whole batches that are done vanish, others run with what is left of them."""
-    items = [_item(n, 4) for n in range(6)]
-    batches = list(plan_batches(items, batch_size=2, window=6))
-    checksums = {n: items[n].checksum for n in (0, 1, 2)}
-    left = list(pending(batches, done=checksums))
-    assert [batch.examples for batch in left] == [[3], [4, 5]]
-    assert left[0].input_ids.shape == batches[1].input_ids[1:].shape
-    assert left[0].columns[CHECKSUM] == [items[3].checksum]
+def test_images_and_inputs_of_decoders_reach_the_model():
+    """Pixels are stacked; ids of a decoder are padded and masked as the model takes them."""
+    seen = []
+
+    class Sees(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, pixel_values):
+            seen.append(pixel_values)
+            return self.linear(pixel_values.flatten(1))
+
+    images = [{"pixel_values": torch.full((1, 2, 2), float(i)), "label": i} for i in range(3)]
+    sink, model = h.ListSink(), Sees()
+    items = encode_items(images, tokenizer=None, max_length=None, keep=None)
+    with h.recorder(model, "linear", sink) as record:
+        done = _run(model, items, record.annotate, patterns="linear")
+    assert [tuple(values.shape) for values in seen] == [(2, 1, 2, 2), (1, 1, 2, 2)]
+    assert sink.column("examples", "label") == [0, 1, 2]
+    assert (done.examples, done.tokens) == (3, 3)
+
+    given = {}
+
+    class Translates(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(9, 2)
+
+        def forward(self, input_ids, attention_mask, decoder_input_ids):
+            given.update(ids=decoder_input_ids, mask=attention_mask)
+            return self.embed(input_ids)
+
+    pairs = [
+        {"input_ids": [1, 2], "decoder_input_ids": [3]},
+        {"input_ids": [4], "decoder_input_ids": [5, 6, 7]},
+    ]
+    items = encode_items(pairs, tokenizer=None, max_length=None, keep=None)
+    _run(Translates(), items, lambda **_: None, patterns="embed")
+    assert given["ids"].tolist() == [[5, 6, 7], [3, 0, 0]]
+    assert given["mask"].tolist() == [[1, 0], [1, 1]]
 
 
-def test_an_example_that_changed_is_noticed():
-    """A done example with other tokens is an error; one without a checksum is believed."""
-    batches = list(plan_batches([_item(0, 4)], batch_size=1, window=1))
-    with pytest.raises(CaptureError, match="Example 0"):
-        list(pending(batches, done={0: 1}))
-    assert list(pending(batches, done={0: None})) == []
+def test_inputs_that_a_model_does_not_take_are_named():
+    """Images for a model of tokens are an error, not an argument that its forward refuses."""
+    items = encode_items(
+        [{"pixel_values": torch.ones(1, 2, 2)}], tokenizer=None, max_length=None, keep=None
+    )
+    with pytest.raises(CaptureError, match="pixel_values, which GPT2LMHeadModel does not take"):
+        _run(h.make("gpt2"), items, lambda **_: None)
+
+
+def test_a_wrapper_that_hands_everything_on_is_called_as_its_model_is():
+    """The mask reaches a model inside DataParallel and its like."""
+
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *args, **kwargs):
+            return self.module(*args, **kwargs)
+
+    model, sink = Wrapper(h.make("gpt2")), h.ListSink()
+    with h.recorder(model, "resid_out_1", sink) as record:
+        _run(model, [_item(0, 3), _item(1, 2)], record.annotate, patterns="resid_out_1")
+    assert sink.column("examples", "length") == [3, 2]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import BatchEncoding, DynamicCache
 
+from lazycache.capture.arguments import named_arguments
 from lazycache.capture.forward_inputs import read_inputs
 from lazycache.errors import CaptureError
 
@@ -18,8 +19,9 @@ def _hf(input_ids=None, attention_mask=None, inputs_embeds=None, past_key_values
     """A signature as models of transformers have it."""
 
 
-def _read(*args, forward=_hf, mask=None, **kwargs):
-    return read_inputs(inspect.signature(forward), args, kwargs, mask=mask)
+def _read(*args, forward=_hf, mask=None, patches=None, **kwargs):
+    named = named_arguments(inspect.signature(forward), args, kwargs)
+    return read_inputs(named, mask=mask, patches=patches)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,6 @@ def test_other_inputs_have_examples_only():
         (lambda: _read(IDS, (1.0 - MASK.float()) * -1e9), "other values than 0 and 1"),
         (lambda: _read(IDS, MASK.float() - 1), "other values than 0 and 1"),
         (lambda: _read(IDS, src_key_padding_mask=MASK == 0), "called with src_key_padding_mask"),
-        (lambda: _read(IDS, past_key_values=((IDS,),)), "continues a key-value cache"),
     ],
 )
 def test_what_cannot_become_rows_is_an_error(call, says):
@@ -158,11 +159,21 @@ def test_ids_are_those_that_were_given():
     assert torch.equal(inputs.input_ids, IDS)
 
 
-@pytest.mark.parametrize("name", ["decoder_input_ids", "decoder_inputs_embeds"])
-def test_inputs_of_a_decoder_are_seen(name):
-    """Whether a decoder runs beside the encoder."""
-    assert _read(IDS, **{name: IDS}).decodes
-    assert not _read(IDS, **{name: None}).decodes
+def test_outputs_of_an_encoder_stand_in_for_its_inputs():
+    """A decoder that is given what the encoder made has its tokens, but no ids of them."""
+    given = {"encoder_outputs": (torch.zeros(2, 4, 8),), "decoder_input_ids": IDS}
+    inputs = _read(attention_mask=MASK, **given)
+    assert (inputs.batch, inputs.length, inputs.input_ids) == (2, 4, None)
+    assert torch.equal(inputs.mask, MASK == 1)
+
+
+def test_images_have_as_many_positions_as_their_family_says():
+    """Without a family they have none."""
+    pixels = torch.zeros(2, 3, 8, 8)
+    inputs = _read(pixel_values=pixels, patches=lambda shape: shape[-1] // 4 + 1)
+    assert (inputs.batch, inputs.length, inputs.input_ids) == (2, 3, None)
+    assert inputs.mask.all()
+    assert _read(pixel_values=pixels).length is None
 
 
 def test_an_empty_key_value_cache_is_no_continuation():

@@ -46,7 +46,7 @@ def test_forward_passes_of_several_threads_stay_whole():
             ids = torch.tensor([[thread, call, call], [thread, call, call + 1]])[
                 :, : 2 + thread % 2
             ]
-            record.annotate(columns={"thread": [thread] * 2, "call": [call] * 2})
+            record.annotate(columns={"thread": [thread] * 2, "turn": [call] * 2})
             model(ids)
 
     with record:
@@ -61,8 +61,8 @@ def test_forward_passes_of_several_threads_stay_whole():
         assert values[:, 0].tolist() == tokens["token_id"].tolist()
         first = np.flatnonzero(tokens["position"] == 0)
         assert tokens["token_id"][first].tolist() == examples["thread"]
-        assert tokens["token_id"][first + 1].tolist() == examples["call"]
-        seen.add((examples["thread"][0], examples["call"][0]))
+        assert tokens["token_id"][first + 1].tolist() == examples["turn"]
+        seen.add((examples["thread"][0], examples["turn"][0]))
     assert len(seen) == THREADS * CALLS
 
 

@@ -151,6 +151,31 @@ def test_capture_names_its_run_and_takes_any_text_column(tmp_path):
     assert texts == [("Paris is in France.",)] * 2
 
 
+def test_capture_says_what_it_would_take_and_writes_nothing(tmp_path):
+    """`--dry-run` prints a line for each site, the sum, the time and the free disk."""
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("Paris is in France.\n\nA cat sat.\n")
+    arguments = ["capture", minilm_folder(), corpus, tmp_path / "a[b]", "-s", "resid_out_[4-5]"]
+    lines = run(*arguments, "--dry-run", "--pool", "mean").splitlines()
+    assert lines[0] == f"{tmp_path / 'a[b]'}: 2 examples, 13 tokens"
+    assert lines[2].split() == ["resid_out_4", "examples", "float32", "[384]", "2", "3.07", "kB"]
+    assert "nothing was written" in lines[-1]
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus.txt"]
+
+
+def test_capture_adds_sites_to_what_is_stored(tmp_path):
+    """`--add-to` gives the rows of a dataset another site, in batches as they were asked for."""
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("Paris is in France.\n\nA cat sat.\n")
+    model, url = minilm_folder(), tmp_path / "acts"
+    run("capture", model, corpus, url, "-s", "embed", "--batch-tokens", 16, "--no-progress")
+    out = run("capture", model, corpus, "--add-to", url, "-s", "resid_out_0", "--no-progress")
+    assert "13 tokens of 2 examples × 2 sites" in out
+    cache = lc.open(url)
+    assert cache.snapshot.runs["main"].info["batches"]["batch_tokens"] == 16
+    assert cache["resid_out_0"].lengths.tolist() == cache["embed"].lengths.tolist()
+
+
 CAPTURE = ["capture", "MODEL", "corpus.txt", "out", "-s", "embed"]
 
 
@@ -168,6 +193,12 @@ CAPTURE = ["capture", "MODEL", "corpus.txt", "out", "-s", "embed"]
         (["capture", "no-model", "no-file.txt", "out", "-s", "embed"], "no-file.txt"),
         ([*CAPTURE, "--text-column", "body"], "no .jsonl"),
         ([*CAPTURE, "--batch-size", "-4"], "--batch-size -4: give a number of at least 1"),
+        ([*CAPTURE, "--batch-tokens", "0"], "--batch-tokens 0: give a number of at least 1"),
+        ([*CAPTURE, "--pool", "median"], "--pool median: give mean, sum, max"),
+        ([*CAPTURE, "--add-to", "out"], "Give one place"),
+        (["capture", "MODEL", "corpus.txt", "-s", "embed"], "Give one place"),
+        (["capture", "MODEL", "corpus.txt", "out"], "--site: name at least one"),
+        (["capture", "MODEL", "corpus.txt", "--add-to", "out", "-s", "x"], "DatasetNotFoundError"),
         ([*CAPTURE, "--max-length", "0"], "--max-length 0: give a number of at least 1"),
         ([*CAPTURE, "--max-length", "513"], "512 tokens at most"),
         ([*CAPTURE, "--positions", "--3"], "--positions --3: give all, first"),

@@ -1,0 +1,350 @@
+"""Sites that are added to the rows of a dataset later: what `lc.extract(..., add_to=url)` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lazycache.capture.batching import CHECKSUM, Batch, plan_batches, without
+from lazycache.capture.corpus import Corpus, longest_input
+from lazycache.capture.estimate import Estimate
+from lazycache.capture.example_ids import ExampleIds
+from lazycache.capture.extract import Annotate, Progress, refuse_gradients, run_batches
+from lazycache.capture.items import Item
+from lazycache.capture.projection import projection_weight
+from lazycache.capture.provenance import describe_capture
+from lazycache.capture.recorder import Recorder
+from lazycache.capture.reduce import Transform, make_reductions
+from lazycache.capture.rehearsal import Outlook, rehearse
+from lazycache.capture.resolve import resolve_sites
+from lazycache.capture.room import FirstBatch, check_room
+from lazycache.capture.same_run import (
+    addition_name,
+    check_same_addition,
+    describe_addition,
+    run_of,
+    stored_examples,
+)
+from lazycache.capture.stored_corpus import StoredCorpus
+from lazycache.catalog.snapshot import Snapshot
+from lazycache.catalog.stored_examples import Tokens
+from lazycache.catalog.table_columns import column_by_example
+from lazycache.errors import CaptureError, LazycacheError
+from lazycache.options import limits_of
+from lazycache.progress import Bar, progress_bar
+from lazycache.reporting import reporter
+from lazycache.session import Nowhere
+from lazycache.storage.free_space import free_bytes
+from lazycache.storage.store import Store
+from lazycache.types import RowBatch, RunInfo, Sink
+from lazycache.writer.cover import CoverSink
+from lazycache.writer.parts import Place
+from lazycache.writer.settings import Settings
+from lazycache.writer.writer import IDLE, DatasetWriter, WriterProgress
+
+_SAMPLE = 40
+"""Batches among which a dry run chooses those that it runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is added: sites, and how their values are stored."""
+
+    sites: str | Iterable[str]
+    """Names or patterns."""
+    dtype: torch.dtype | None
+    """Cast of floating-point values."""
+    pool: str | None
+    """How the rows of an example become one."""
+    transform: Mapping[str, Transform] | None
+    """Pattern to a function of the rows."""
+
+
+class Addition:
+    """Sites that a run lacks, and the model that gives them. Making it looks, and writes nothing.
+
+    Args:
+        model: The model that the run was captured from.
+        store: Where the dataset is.
+        snapshot: What it holds.
+        wanted: What is added.
+        run: Name of the run whose rows get values.
+        corpus: What the run was captured from; None takes the tokens that are stored.
+        batches: Examples in a batch and tokens in it, at most; None: as the run had it.
+        given: What the caller said of the rows; it must be what the run says.
+        settings: How the writer works.
+
+    Raises:
+        CaptureError: no such run, another model or selection, a site that is there already, tokens
+            that are stored in part only, and no corpus.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        store: Store,
+        snapshot: Snapshot,
+        wanted: Wanted,
+        *,
+        run: str,
+        corpus: Corpus | None,
+        batches: tuple[int | None, int | None],
+        given: Mapping[str, Any],
+        settings: Settings,
+    ) -> None:
+        self._model = model
+        self._store = store
+        self._snapshot = snapshot
+        self._wanted = wanted
+        self._settings = settings
+        self._run = run_of(snapshot, run, url=store.url)
+        self._limits = limits_of(*batches, self._run.info.get("batches"))
+        self._given = None if corpus is None else self._as_captured(corpus)
+        resolved = resolve_sites(model, wanted.sites)
+        self._points, self._projections = resolved.points, resolved.projections
+        refuse_gradients(self._points)
+        self._note = self._described(None if corpus is None else corpus.tokenizer, given)
+        self._stored = stored_examples(store, snapshot, run)
+        self._corpus = StoredCorpus(
+            self._stored,
+            lengths=column_by_example(store, snapshot, run=run, column="length"),
+            checksums=column_by_example(store, snapshot, run=run, column=CHECKSUM),
+        )
+        if corpus is None and not self._corpus.is_complete:
+            raise CaptureError(
+                f"Of the examples of run {run!r} not every token is stored (positions: "
+                f"{self._run.info.get('positions')}), so the model cannot be run on them again. "
+                "Give the corpus that they came from."
+            )
+        self._lacking = {name: ~self._stored.covered(name) for name in self._points}
+        self._under_way: list[int] = []
+        self._writer: DatasetWriter | None = None
+        self._recorder(Nowhere(), {})  # refuses arguments that do not fit, before anything runs
+
+    def execute(self, *, show: bool, check_disk: bool) -> None:
+        """Run the model over the stored examples that lack a value, and add the values.
+
+        Args:
+            show: Show a bar where a person can see it.
+            check_disk: Refuse to begin if the disk is certainly too small.
+
+        Raises:
+            CaptureError: the corpus is not the one that is stored; the disk is too small.
+        """
+        pending = self._pending()
+        if not pending.any():
+            return
+        sink = self._sink()
+        first = FirstBatch(sink, self._room_check(pending) if check_disk else None)
+        with ExitStack() as stack:
+            stack.enter_context(self._corpus)
+            self._match(show=show)
+            stack.enter_context(self._closing())
+            recorder = stack.enter_context(self._recorder(first, sink.expected))
+            count = int(pending.sum())
+            bar = stack.enter_context(progress_bar("add", total=count, unit=" examples", show=show))
+            work = self._corpus.work(pending)
+            run_batches(
+                self._model,
+                self._batches(pending, sink.expected),
+                points=list(self._points.values()),
+                annotate=self._annotate(recorder),
+                progress=reporter(bar, self, lambda done: _seconds_left(done, work.tokens)),
+            )
+
+    def estimate(self) -> Estimate:
+        """Judge what is added from a few batches; nothing is written."""
+        pending = self._pending()
+        expected: dict[int, Tokens] = {}
+        with self._corpus:
+            self._match(show=False)
+            batches = list(islice(self._batches(pending, expected), _SAMPLE))
+            return rehearse(
+                self._model,
+                batches,
+                points=list(self._points.values()),
+                recorder=lambda sink: self._recorder(sink, expected),
+                annotate=self._annotate,
+                left=self._corpus.work(pending),
+                outlook=Outlook(
+                    url=self._store.url,
+                    free_bytes=self.free_bytes(),
+                    is_whole=len(batches) < _SAMPLE,
+                    is_open=False,
+                ),
+            )
+
+    @property
+    def progress(self) -> WriterProgress:
+        """Rows and bytes taken over, queued and committed."""
+        return IDLE if self._writer is None else self._writer.progress
+
+    @property
+    def queue_bytes(self) -> int:
+        """Bytes that may wait to be written."""
+        return self._settings.queue_bytes
+
+    def free_bytes(self) -> int | None:
+        """Bytes that are left on the disk; None of a bucket."""
+        return free_bytes(self._store)
+
+    def _as_captured(self, corpus: Corpus) -> Corpus:
+        """Return the corpus, read as the run read it; its columns are stored."""
+        length = self._run.info.get("max_length", longest_input(self._model, corpus.tokenizer))
+        return replace(corpus, max_length=length, keep=())
+
+    def _described(self, tokenizer: Any, given: Mapping[str, Any]) -> RunInfo:
+        """Describe the addition, and refuse one that does not fit its run."""
+        wanted = self._wanted
+        details = describe_capture(
+            self._model,
+            self._points,
+            tokenizer=tokenizer,
+            dtype=wanted.dtype,
+            positions=given.get("positions", "all"),
+            pool=wanted.pool,
+            reductions=make_reductions(self._points, pool=wanted.pool, transform=wanted.transform),
+        )
+        said = {key: details.get(key, value) for key, value in given.items()}
+        info = describe_addition(self._run.name, self._run.info, details, given=said)
+        name = addition_name(self._run.name, self._points)
+        known = self._snapshot.runs.get(name)
+        if known is not None:
+            check_same_addition(known.info, info)
+        return RunInfo(name, info)
+
+    def _pending(self) -> np.ndarray:
+        """Return bool[examples]: which of them lack one of the sites."""
+        pending = np.zeros(len(self._stored), dtype=bool)
+        for lacking in self._lacking.values():
+            pending |= lacking
+        return pending
+
+    def _match(self, *, show: bool) -> None:
+        """Compare the corpus, if one was given, with what is stored; before anything is run."""
+        if self._given is None:
+            return
+        first = int(self._run.info.get("first_example", 0))
+        with progress_bar("compare", total=len(self._stored), unit=" examples", show=show) as bar:
+            self._corpus.match(_counted(self._given.items(first=first), bar))
+
+    def _recorder(self, sink: Sink, expected: Mapping[int, Tokens]) -> Recorder:
+        """Return a recorder of the stored rows."""
+        wanted = self._wanted
+
+        def stored(_: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
+            keep = torch.zeros(mask.shape, dtype=torch.bool)
+            for row, example in enumerate(self._under_way):
+                keep[row, torch.from_numpy(expected[example].positions.astype(np.int64))] = True
+            return keep.to(mask.device)
+
+        return Recorder(
+            self._model,
+            self._points,
+            sink,
+            tokenizer=None,
+            positions="all" if self._corpus.is_complete else stored,
+            dtype=wanted.dtype,
+            columns=None,
+            next_example=0,
+            allow_empty=True,
+            pool=wanted.pool,
+            transform=wanted.transform,
+        )
+
+    def _annotate(self, recorder: Recorder) -> Annotate:
+        """Return what says whose rows come next: to the recorder, and to the choice of rows."""
+
+        def annotate(
+            *, example: Any = None, mask: Any = None, columns: Mapping[str, Any] | None = None
+        ) -> None:
+            del columns  # those of the examples are stored
+            self._under_way = example
+            recorder.annotate(example=example, mask=mask)
+
+        return annotate
+
+    def _batches(self, pending: np.ndarray, expected: dict[int, Tokens]) -> Iterator[Batch]:
+        """Give the batches that have something to add, as the run had them."""
+        done = ExampleIds(self._stored.ids[~pending].tolist())
+        for batch in plan_batches(self._corpus.items(expected), self._limits, in_order=True):
+            for example in batch.examples:
+                if example in done:
+                    del expected[example]
+            yield from without(batch, done)
+
+    def _sink(self) -> CoverSink:
+        return CoverSink(
+            self._stored, cover=self._cover, commit=self._commit, lacking=self._lacking
+        )
+
+    def _cover(self, batch: RowBatch, places: Mapping[str, Place]) -> None:
+        if self._writer is None:
+            self._writer = self._begin()
+        self._writer.cover(batch, places)
+
+    def _begin(self) -> DatasetWriter:
+        """Begin to write: the first change to the place."""
+        arrays = {
+            name: projection_weight(self._model, bound) for name, bound in self._projections.items()
+        }
+        return DatasetWriter(
+            self._store,
+            snapshot=self._snapshot,
+            run=self._run,
+            notes=[self._note],
+            settings=self._settings,
+            arrays=arrays,
+        )
+
+    def _commit(self) -> int:
+        return self._snapshot.version if self._writer is None else self._writer.commit()
+
+    def _room_check(self, pending: np.ndarray) -> Callable[[RowBatch], None]:
+        """Return the check of the first batch against what is free."""
+
+        def check(rows: RowBatch) -> None:
+            check_room(
+                rows,
+                self._corpus.work(pending),
+                is_exact=True,
+                free=self.free_bytes(),
+                url=self._store.url,
+            )
+
+        return check
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Commit at the end, also after an error, which stays the one that is raised."""
+        try:
+            yield
+        except BaseException as error:
+            try:
+                self._close()
+            except LazycacheError as exc:
+                if exc is not error:
+                    error.add_note(f"What was not committed is lost: {exc}")
+            raise
+        self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _counted(items: Iterable[Item], bar: Bar) -> Iterator[Item]:
+    for item in items:
+        yield item
+        bar.advance(1)
+
+
+def _seconds_left(done: Progress, tokens: float) -> float | None:
+    return (tokens - done.tokens) * done.seconds / done.tokens if done.tokens else None

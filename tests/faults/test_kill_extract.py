@@ -1,0 +1,53 @@
+"""An extract that is killed again and again ends as the same dataset, each row exactly once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dataset_helpers import content
+from faults.capture_crasher import make_model
+from faults.extract_crasher import ADDED, SITES, make_data
+
+import lazycache as lc
+
+KILLS = 100
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Datasets whose extract, and then the addition of a site, was killed until it had finished."""
+    folder = tmp_path_factory.mktemp("killed")
+    script = Path(__file__).with_name("extract_crasher.py")
+    done = subprocess.run(
+        [sys.executable, script, folder, str(KILLS), "11"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    return [folder / f"run{n}" for n in range(counts.pop("finished"))], counts
+
+
+@pytest.mark.slow
+def test_100_kills_and_resumes_give_the_dataset_of_an_uninterrupted_run(killed, tmp_path):
+    """Rows, columns and every site are those of one extract of all sites, and nothing is twice."""
+    urls, kills = killed
+    assert sum(kills.values()) >= KILLS
+    assert min(kills["extract"], kills["add"]) > 10, kills
+    data = make_data()
+    whole = lc.extract(make_model(), data, tmp_path, [*SITES, ADDED], batch_size=4)
+    wanted = content(whole)
+    assert {"tokens", "examples", "embed", "resid_out_0", "resid_out_1", "mlp_act_1"} == set(wanted)
+    for url in urls:
+        cache = lc.open(url, check=True)
+        assert len(cache.snapshot.commits) > 1
+        rows = [(n, p) for n, item in enumerate(data) for p in range(len(item["input_ids"]))]
+        query = "SELECT example, position FROM tokens ORDER BY example, position"
+        assert cache.sql(query).fetchall() == rows
+        assert content(cache) == wanted
