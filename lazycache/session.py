@@ -12,7 +12,7 @@ from torch import nn
 
 from lazycache.capture.earlier import Earlier
 from lazycache.capture.example_ids import ExampleIds
-from lazycache.capture.projection import projection_weight
+from lazycache.capture.projection import Unchanged, check_projection, projection_weight
 from lazycache.capture.provenance import describe_capture, differences
 from lazycache.capture.recorder import Recorder
 from lazycache.capture.reduce import Transform, make_reductions
@@ -73,6 +73,8 @@ class Capture:
         self._resume, self._overwrite = resume, overwrite
         resolved = resolve_sites(model, sites)
         self._points, self._projections = resolved.points, resolved.projections
+        for bound in self._projections.values():
+            check_projection(model, bound)
         self._recording: dict[str, Any] = {
             "tokenizer": tokenizer,
             "positions": positions,
@@ -102,6 +104,7 @@ class Capture:
         """Whether how many rows an example gives follows from how long it is."""
         self._check: Callable[[RowBatch], None] | None = None
         self._writer: DatasetWriter | None = None
+        self._unchanged: Unchanged | None = None
         self._recorder: Recorder | None = None
         self.name = _checked(name)
         """Name of the run."""
@@ -217,12 +220,13 @@ class Capture:
 
         A dataset that is replaced stays until there is something to replace it with.
         """
+        arrays = {  # before anything changes there: they may not be readable
+            name: projection_weight(self._model, bound) for name, bound in self._projections.items()
+        }
+        self._unchanged = Unchanged(self._model, self._projections)
         self._store = self._open_place(True)
         snapshot = self._target.prepare(self._store)
         run = RunInfo(self.name, {**self.details, "first_example": self.earlier.first_example})
-        arrays = {
-            name: projection_weight(self._model, bound) for name, bound in self._projections.items()
-        }
         self._writer = DatasetWriter(
             self._store, snapshot=snapshot, run=run, settings=self._settings, arrays=arrays
         )
@@ -233,7 +237,10 @@ class Capture:
         check, self._check = self._check, None
         if check is not None:
             check(batch)
-        (self._writer or self._start()).write(batch)
+        writer = self._writer or self._start()
+        if self._unchanged is not None:
+            self._unchanged.check()
+        writer.write(batch)
 
     def _finish(self, error: BaseException | None) -> None:
         """Commit. An error on its way out stays the one that is raised."""

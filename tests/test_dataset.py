@@ -528,7 +528,8 @@ def test_a_repeated_example_id_is_refused(model, tmp_path):
 
 def test_a_read_only_place_is_named_before_the_model_runs(model, read_only_disk):
     """A folder that cannot be written is an error when the block is entered."""
-    with pytest.raises(lc.errors.StorageError, match="disk"), lc.capture(model, read_only_disk, "embed"):
+    refused = pytest.raises(lc.errors.StorageError, match="disk")
+    with refused, lc.capture(model, read_only_disk, "embed"):
         pytest.fail("the block must not be entered")
 
 
@@ -537,7 +538,8 @@ def test_a_full_disk_is_a_clear_error_and_keeps_what_was_committed(model, small_
     url = small_disk / "acts"
     batch = torch.arange(32).repeat(40, 1)
     before = hooks(model)
-    with torch.no_grad(), pytest.raises(lc.errors.StorageError, match=r"[Nn]o space|full") as raised:
+    full = pytest.raises(lc.errors.StorageError, match=r"[Nn]o space|full")
+    with torch.no_grad(), full as raised:
         with lc.capture(model, url, "logits", queue_bytes=1 << 20) as run:
             model(batch)
             run.commit()
@@ -605,3 +607,26 @@ def test_a_size_that_is_not_positive_is_refused(model, tmp_path, sizes):
     with pytest.raises(lc.CaptureError, match=next(iter(sizes))):
         lc.capture(model, tmp_path / "new", "embed", **sizes)
     assert not (tmp_path / "new").exists()
+
+
+def test_head_out_of_a_weight_that_is_not_there_is_refused_before_anything_is_lost(model, tmp_path):
+    """Its matrix cannot be read from a quantised or offloaded layer: the old dataset stays."""
+    with lc.capture(model, tmp_path, "z_0"), torch.no_grad():
+        model(torch.ones(1, 2, dtype=torch.long))
+    other = copy.deepcopy(model)
+    other.transformer.h[1].attn.c_proj.to("meta")
+    with pytest.raises(lc.CaptureError, match="not loaded"):
+        lc.capture(other, tmp_path, "*", overwrite=True)
+    assert list(lc.open(tmp_path)) == ["z_0"]
+
+
+def test_head_out_of_a_model_that_is_trained_meanwhile_is_refused(model, tmp_path):
+    """One matrix is kept per run: rows of another one would be computed wrongly on read."""
+    weight = model.transformer.h[0].attn.c_proj.weight
+    with pytest.raises(lc.CaptureError, match=r"c_proj.*changed.*head_out_0"):
+        with lc.capture(model, tmp_path, ["head_out_0", "attn_out_0"]), torch.no_grad():
+            model(torch.ones(1, 3, dtype=torch.long))
+            weight.mul_(2)
+            model(torch.ones(1, 4, dtype=torch.long))
+    cache = lc.open(tmp_path)
+    assert [int(n) for n in cache["attn_out_0"].lengths] == [3]

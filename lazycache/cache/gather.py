@@ -27,7 +27,8 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _HUGE_BYTES:
-        return torch.empty(shape, dtype=dtype)
+        # named: torch.set_default_device must not decide where bytes are read to
+        return torch.empty(shape, dtype=dtype, device="cpu")
     try:
         # numpy asks the kernel for huge pages (MADV_HUGEPAGE), torch's allocator does not
         raw = np.empty(nbytes, dtype=np.uint8)

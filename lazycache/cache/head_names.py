@@ -11,9 +11,10 @@ HEADED = ("queries", "keys", "values", "pattern", "z", "head_out", "cross_patter
 GROUPED = ("keys", "values")
 """Kinds that have a head for each group of query heads."""
 
+_NUMBER = "0|[1-9][0-9]{0,8}"  # Python itself refuses to read a number of thousands of digits
 _NAME = re.compile(
-    r"(?P<prefix>encoder\.|decoder\.|)(?P<kind>[a-z]+(?:_[a-z]+)*)_L(?P<layer>0|[1-9]\d*)"
-    r"(?:H(?P<head>0|[1-9]\d*))?(?P<grad>:grad)?"
+    r"(?P<prefix>encoder\.|decoder\.|)(?P<kind>[a-z]+(?:_[a-z]+)*)"
+    rf"_L(?P<layer>{_NUMBER})(?:H(?P<head>{_NUMBER}))?(?P<grad>:grad)?"
 )
 
 

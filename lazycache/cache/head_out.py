@@ -62,7 +62,8 @@ def project(z: torch.Tensor, matrix: torch.Tensor, need: Needed) -> np.ndarray:
     chosen = matrix if need.heads is None else matrix[torch.from_numpy(need.heads)]
     if need.columns is not None:
         chosen = chosen[..., torch.from_numpy(need.columns)]
-    with torch.inference_mode():
+    # not in the dtype of an autocast that the caller is in
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         wide = torch.einsum("rhd,hdm->rhm", z.to(matrix.dtype), chosen)
         words = words_of(wide.to(z.dtype).contiguous())
     flat = words.reshape(len(words), -1)

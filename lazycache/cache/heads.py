@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lazycache.cache.head_names import GROUPED, HeadName
-from lazycache.catalog.run_info import HEADS, head_counts, info_of, subset_of
+from lazycache.catalog.run_info import HEADS, head_counts, info_of, is_transformed, subset_of
 from lazycache.errors import SiteNotFoundError
 
 if TYPE_CHECKING:
@@ -54,21 +54,28 @@ class _Known:
     heads: int | None  # query heads
     entries: int | None  # of the site as the model has it
     subset: tuple[int, ...] | None  # of these, the stored ones
+    transformed: bool  # by a function of the user, which may have left no heads
 
 
 def _known(
     snapshot: Snapshot, name: HeadName, spec: SiteSpec, source: str, info: Mapping[str, Any]
 ) -> _Known:
     subset, counts = subset_of(info, source), head_counts(info, name.prefix)
-    whole = spec.shape[0] if subset is None else None
+    whole, transformed = spec.shape[0] if subset is None else None, is_transformed(info, source)
     if counts is not None:
-        return _Known(counts[0], counts[1] if name.kind in GROUPED else counts[0], subset)
+        entries = counts[1] if name.kind in GROUPED else counts[0]
+        return _Known(counts[0], entries, subset, transformed)
     heads = _sibling_heads(snapshot, name, info) if name.kind in GROUPED else None
-    return _Known(heads or whole, whole, subset)
+    return _Known(heads or whole, whole, subset, transformed)
 
 
 def _place(name: HeadName, spec: SiteSpec, known: _Known) -> int:
     assert name.head is not None, "a layer has no place"
+    if known.transformed and not _has_heads(spec, known):
+        raise SiteNotFoundError(
+            f"{name.site!r} was transformed when it was captured, to rows of shape "
+            f"{list(spec.shape)} that are no heads: read cache[{name.site!r}]."
+        )
     if known.heads is not None and name.head >= known.heads:
         raise SiteNotFoundError(
             f"{name.site!r} has no head {name.head}: its heads are 0 to {known.heads - 1}."
@@ -92,6 +99,11 @@ def _place(name: HeadName, spec: SiteSpec, known: _Known) -> int:
     return place
 
 
+def _has_heads(spec: SiteSpec, known: _Known) -> bool:
+    stored = known.entries if known.subset is None else len(known.subset)
+    return len(spec.shape) > 1 and spec.shape[0] == stored
+
+
 def _sibling_heads(snapshot: Snapshot, name: HeadName, info: Mapping[str, Any]) -> int | None:
     """Return the query heads of a layer by another site of it that has them all."""
     for kind in _SIBLINGS:
@@ -104,7 +116,7 @@ def _sibling_heads(snapshot: Snapshot, name: HeadName, info: Mapping[str, Any]) 
 def _infos(snapshot: Snapshot, site: str) -> list[Mapping[str, Any]]:
     """Return what is said of a site by the runs that stored it; of runs that agree, one."""
     infos = [info_of(snapshot, run, site) for run in snapshot.runs]
-    said = [(info.get(HEADS), subset_of(info, site)) for info in infos]
+    said = [(info.get(HEADS), subset_of(info, site), is_transformed(info, site)) for info in infos]
     if all(one == said[0] for one in said):
         return [*infos[:1], {}][:1]
     # looked for only where it matters: a dataset may have very many shards

@@ -64,7 +64,7 @@ def check_fill(value: float, dtype: torch.dtype) -> None:
         if dtype.is_floating_point:
             fits = not math.isfinite(value) or abs(value) <= torch.finfo(dtype).max
         else:
-            fits = torch.empty(1, dtype=dtype).fill_(value).item() == value
+            fits = torch.empty(1, dtype=dtype, device="cpu").fill_(value).item() == value
     except (RuntimeError, TypeError, ValueError, OverflowError) as exc:
         raise SelectionError(f"padded({value!r}): {dtype} does not hold it.") from exc
     if not fits:

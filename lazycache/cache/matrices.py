@@ -80,7 +80,7 @@ def of_heads(
     known = range(len(matrix))
     chosen = matrix
     if heads is not None and all(head in known for head in heads):
-        chosen = matrix[torch.tensor(heads, dtype=torch.int64)]
+        chosen = matrix[torch.tensor(heads, dtype=torch.int64, device="cpu")]
     if tuple(chosen.shape) != shape:
         raise CorruptShardError(
             f"array {ref.name!r} has the shape {list(ref.shape)}; for the stored heads "

@@ -25,7 +25,7 @@ def _binary(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> 
         if other is None or isinstance(other, (str, bytes, dict, set)):
             return cast("torch.Tensor", NotImplemented)  # as any number or tensor answers
         # torch takes numbers and tensors
-        that = torch.as_tensor(other) if isinstance(other, np.ndarray) else other
+        that = torch.as_tensor(other, device="cpu") if isinstance(other, np.ndarray) else other
         args = (that, self) if reflected else (self, that)
         result: torch.Tensor = torch_functions.call(_lazy(), function, args, {})
         return result

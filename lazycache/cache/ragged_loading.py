@@ -10,7 +10,7 @@ import torch
 from lazycache.cache.gather import as_tensor, empty
 from lazycache.cache.plan import Rows, as_array
 from lazycache.cache.ragged_rows import Block, Wanted
-from lazycache.cache.ragged_selection import RaggedSelection, batches, widest
+from lazycache.cache.ragged_selection import RaggedSelection, batches
 from lazycache.cache.source import Source
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import MemoryBudgetError
@@ -18,12 +18,24 @@ from lazycache.errors import MemoryBudgetError
 BATCH_BYTES = 64 << 20
 """Values of several examples that are read at once."""
 
+BLOCK_ROWS = 1 << 20
+"""Rows whose widths are looked at at once."""
+
 
 def extents(source: Source, selection: RaggedSelection) -> np.ndarray:
-    """Return the keys of each selected example, its widest row's: int64[n]. Reads widths."""
+    """Return the keys of each selected example, its widest row's: int64[n]. Reads widths.
+
+    Cost: a block of rows is looked at at a time, however many there are, or the log says there are.
+    """
     groups, numbers = selection.groups, selection.numbers
-    widths = source.reader.widths(source.spec.name, groups.rows(numbers))
-    return widest(groups, numbers, widths)
+    lengths, found = groups.lengths(numbers), np.zeros(len(numbers), dtype=np.int64)
+    for part in batches(lengths, most=BLOCK_ROWS):
+        for first in range(0, int(lengths[part].max()), BLOCK_ROWS):
+            rows = groups.rows(numbers[part], first=first, most=BLOCK_ROWS)
+            counts = np.minimum(lengths[part] - first, BLOCK_ROWS)
+            owner = np.repeat(np.arange(len(counts)), counts)
+            np.maximum.at(found[part], owner, source.reader.widths(source.spec.name, rows))
+    return found
 
 
 def each(source: Source, selection: RaggedSelection, sizes: np.ndarray) -> Iterator[torch.Tensor]:
@@ -36,7 +48,10 @@ def each(source: Source, selection: RaggedSelection, sizes: np.ndarray) -> Itera
     """
     selection.check(selection.keys, sizes, what="key")
     itemsize = by_name(source.spec.dtype).itemsize
-    nbytes = selection.lengths * selection.keys.counts(sizes) * selection.heads.size * itemsize
+    # of a store in the distance, whole rows may be fetched for a head or a key of each
+    selected = selection.keys.counts(sizes) * selection.heads.size
+    values = np.maximum(selected, sizes * source.spec.shape[0])
+    nbytes = selection.lengths * values * itemsize
     for part in batches(nbytes, most=BATCH_BYTES):
         yield from _batch(source, selection, range(part.start, part.stop), sizes)
 

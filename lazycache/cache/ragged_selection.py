@@ -10,9 +10,12 @@ import numpy as np
 
 from lazycache.cache.along import Along
 from lazycache.cache.examples import ExampleMap, ragged_arange
-from lazycache.cache.indexing import index_array, is_array
+from lazycache.cache.indexing import consumed, index_array, is_array
 from lazycache.cache.plan import Rows, as_array, as_range
 from lazycache.errors import SelectionError
+
+MOST = 1 << 62
+"""More rows than there can be."""
 
 
 class Groups(Protocol):
@@ -26,8 +29,11 @@ class Groups(Protocol):
         """Return the rows of groups: int64[n]."""
         ...
 
-    def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the absolute rows of groups, group after group: int64[n]."""
+    def rows(self, numbers: np.ndarray, *, first: int = 0, most: int = MOST) -> np.ndarray:
+        """Return absolute rows of groups, group after group: int64[n].
+
+        Of each, which has it, its row `first` and those after it, `most` at most.
+        """
         ...
 
 
@@ -46,9 +52,10 @@ class ExampleGroups:
         lengths: np.ndarray = self.map.lengths[numbers]
         return lengths
 
-    def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the absolute rows of examples, example after example: int64[n]."""
-        logical = ragged_arange(self.map.offsets[numbers], self.map.lengths[numbers])
+    def rows(self, numbers: np.ndarray, *, first: int = 0, most: int = MOST) -> np.ndarray:
+        """Return absolute rows of examples, example after example: int64[n]."""
+        counts = np.minimum(self.map.lengths[numbers] - first, most)
+        logical = ragged_arange(self.map.offsets[numbers] + first, counts)
         return as_array(self.map.absolute(logical))
 
 
@@ -66,7 +73,7 @@ class RowGroups:
         """Return one row each: int64[n]."""
         return np.ones(len(numbers), dtype=np.int64)
 
-    def rows(self, numbers: np.ndarray) -> np.ndarray:
+    def rows(self, numbers: np.ndarray, *, first: int = 0, most: int = MOST) -> np.ndarray:  # noqa: ARG002  # of one
         """Return these rows: int64[n]."""
         if isinstance(self.chosen, range):
             return self.chosen.start + numbers * self.chosen.step
@@ -147,9 +154,12 @@ class RaggedSelection:
         """Return what normalised parts, one for each dimension that is left, select.
 
         Raises:
-            SelectionError: an index out of range, or several index arrays. Keys are not looked at:
-                how many there are is not known before it is read.
+            SelectionError: an index out of range, several index arrays, or a mask over several
+                dimensions. Keys are not looked at: how many there are is not known before it is
+                read.
         """
+        if any(consumed(part) > 1 for part in parts):
+            raise SelectionError("a mask over several dimensions: load first, x.load()[mask].")
         if sum(map(is_array, parts)) > 1:
             raise SelectionError(
                 "several index arrays at once would be paired up: index in steps, "
@@ -190,29 +200,16 @@ def _picked(numbers: np.ndarray, part: Any) -> np.ndarray:
     return index_array(numbers, part)
 
 
-def widest(groups: Groups, numbers: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Return the largest width of each group, 0 of one without rows, from those of all its rows.
-
-    Example:
-        >>> widest(RowGroups(range(3)), np.arange(3), np.array([4, 7, 2])).tolist()
-        [4, 7, 2]
-    """
-    found = np.zeros(len(numbers), dtype=np.int64)
-    owner = np.repeat(np.arange(len(numbers)), groups.lengths(numbers))
-    np.maximum.at(found, owner, widths)
-    return found
-
-
-def batches(nbytes: np.ndarray, *, most: int) -> list[slice]:
-    """Cut groups into consecutive parts of at most `most` bytes, or of one group.
+def batches(sizes: np.ndarray, *, most: int) -> list[slice]:
+    """Cut groups into consecutive parts of at most `most` together, or of one group.
 
     Example:
         >>> batches(np.array([3, 3, 9, 1]), most=6)
         [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
     """
     parts: list[slice] = []
-    ends, start = np.cumsum(nbytes), 0
-    while start < len(nbytes):
+    ends, start = np.cumsum(sizes), 0
+    while start < len(sizes):
         before = int(ends[start - 1]) if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
         parts.append(slice(start, stop))

@@ -122,7 +122,7 @@ class Reader:
         size = max(1, BLOCK_BYTES // max(1, chosen.count * plan.dtype.itemsize))
         if not math.prod(shape):
             plan.locate(rows)
-            return torch.empty(shape, dtype=plan.dtype.torch)
+            return empty(shape, plan.dtype.torch)
         if len(rows) <= size:
             return source.take(plan, rows, units=chosen)
         out = empty(shape, plan.dtype.torch)

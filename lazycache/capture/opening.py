@@ -20,7 +20,7 @@ from lazycache.capture.forward_inputs import read_inputs
 from lazycache.capture.forward_pass import ForwardPass
 from lazycache.capture.generation import Generation
 from lazycache.capture.gradients import Awaited
-from lazycache.capture.hooks import check_hookable
+from lazycache.capture.hooks import check_hookable, untraced
 from lazycache.capture.ledger import Ledger
 from lazycache.capture.patches import are_of_images, images_of, patches_of
 from lazycache.capture.select import Chosen, Positions, check_positions
@@ -134,7 +134,7 @@ class Opener:
                 current.stacks.begin_decoder(named, positions=self.positions)
 
         # before the sites, so that one on its input finds it begun
-        return decoder.register_forward_pre_hook(begin, with_kwargs=True, prepend=True)
+        return decoder.register_forward_pre_hook(untraced(begin), with_kwargs=True, prepend=True)
 
 
 def _deliver(own: weakref.ref[ForwardPass], deliver: Callable[[ForwardPass], None]) -> None:

@@ -12,6 +12,11 @@ from lazycache.capture.sites import HookPoint, parse_site
 from lazycache.errors import CaptureError
 from lazycache.types import EXAMPLES, TOKENS
 
+_LENGTH_FIRST = (
+    "values of this module are [length, batch, ...], and rows are read from [batch, length, ...]. "
+    "Make it with batch_first=True, or capture where the batch comes first."
+)
+
 
 def table_of(
     name: str,
@@ -42,6 +47,11 @@ def table_of(
         >>> table_of("pooler:out", torch.zeros(2, 8), inputs, before=None, widths=())
         'examples'
     """
+    if values.is_nested:
+        raise CaptureError(
+            f"{name} gave a nested tensor, which has no [batch, length]. torch's fast path makes "
+            "them of padded batches: nn.TransformerEncoder(..., enable_nested_tensor=False)."
+        )
     shape = tuple(values.shape)
     readings = readings_of(shape, inputs)
     # a canonical site has a row per token by definition, whatever else its shape would allow
@@ -75,6 +85,42 @@ def unit_widths(model: nn.Module, point: HookPoint) -> frozenset[int]:
         getattr(config, "num_labels", None),
     )
     return frozenset(width for width in known if isinstance(width, int))
+
+
+def is_length_first(model: nn.Module, point: HookPoint) -> bool:
+    """Say whether values at a point are [length, batch, ...]: torch's own layers know.
+
+    Those are recurrent layers, attention and transformers without `batch_first=True`, and all that
+    is inside them.
+
+    Example:
+        >>> is_length_first(nn.Sequential(nn.GRU(2, 3)), HookPoint("0", "out"))
+        True
+    """
+    parts = point.path.split(".") if point.path else []
+    paths = [".".join(parts[:n]) for n in range(len(parts) + 1)]
+    return any(_has_length_first(model.get_submodule(path)) for path in paths)
+
+
+def _has_length_first(module: nn.Module) -> bool:
+    if isinstance(module, nn.TransformerEncoder | nn.TransformerDecoder):
+        module = next(iter(module.layers), module)
+    if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        module = module.self_attn
+    known = isinstance(module, nn.RNNBase | nn.MultiheadAttention | nn.Transformer)
+    return known and not module.batch_first
+
+
+def check_batch_axis(name: str, inputs: ForwardInputs) -> None:
+    """Refuse values [length, batch, ...] where they would pass for [batch, length, ...].
+
+    Elsewhere their shape fits no table, which is told too.
+
+    Raises:
+        CaptureError: the model takes no token ids, or as many tokens as examples.
+    """
+    if inputs.length in (None, inputs.batch):
+        raise CaptureError(f"{name}: {_LENGTH_FIRST}")
 
 
 def readings_of(shape: tuple[int, ...], inputs: ForwardInputs) -> list[str]:
@@ -117,4 +163,9 @@ def _unfit(
     needed = "neither a row per token nor a row per example"
     if table is not None:
         needed = f"not a row per {table.removesuffix('s')}, which this site has"
-    return CaptureError(f"{name} gave {list(shape)} for a batch of {batch}: that is {needed}.")
+    hint = ""
+    if shape[:2] == (inputs.length, inputs.batch):
+        hint = f" If {_LENGTH_FIRST}"
+    return CaptureError(
+        f"{name} gave {list(shape)} for a batch of {batch}: that is {needed}.{hint}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -50,18 +51,72 @@ def projection_weight(model: nn.Module, bound: BoundProjection) -> torch.Tensor:
         >>> tuple(projection_weight(nn.Sequential(nn.Linear(6, 8)), bound).shape)
         (2, 3, 8)
     """
+    weight = check_projection(model, bound)
+    rows = weight if bound.transposed else weight.T
+    shape = (bound.shape.heads, bound.shape.d_head, -1)
+    return rows.reshape(shape).to("cpu", copy=True).contiguous()
+
+
+def check_projection(model: nn.Module, bound: BoundProjection) -> torch.Tensor:
+    """Return the matrix of a projection as the model has it, if it is there in the open.
+
+    Cost: reads nothing of it.
+
+    Raises:
+        CaptureError: see `projection_weight`.
+
+    Example:
+        >>> bound = BoundProjection("0", False, HeadShape(heads=2, kv_heads=2, d_head=3))
+        >>> tuple(check_projection(nn.Sequential(nn.Linear(6, 8)), bound).shape)
+        (8, 6)
+    """
     module = submodule(model, bound.path)
     weight = _weight(module)
     problem = _problem(weight, bound)
     if weight is None or problem is not None:
         raise CaptureError(
             f"head_out is computed from z and the weight of {bound.path!r} "
-            f"({type(module).__name__}), but that {problem}. Capture z and attn_out instead, or "
-            "the model with that weight in the open."
+            f"({type(module).__name__}), but that {problem}. Capture z and attn_out instead (of "
+            "'*' too: name the sites), or the model with that weight in the open."
         )
-    rows = weight if bound.transposed else weight.T
-    shape = (bound.shape.heads, bound.shape.d_head, -1)
-    return rows.reshape(shape).to("cpu", copy=True).contiguous()
+    return weight
+
+
+class Unchanged:
+    """Watches that projections stay what they were: a run keeps one matrix for all its rows.
+
+    Sees writes that torch counts (optimisers, in-place operations) and new tensors; not those
+    through `.data`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(6, 8))
+        >>> bound = BoundProjection("0", False, HeadShape(heads=2, kv_heads=2, d_head=3))
+        >>> Unchanged(model, {"head_out_0.weight": bound}).check()
+    """
+
+    def __init__(self, model: nn.Module, projections: Mapping[str, BoundProjection]) -> None:
+        self._model = model
+        self._projections = projections
+        self._before = {name: self._state(bound) for name, bound in projections.items()}
+
+    def check(self) -> None:
+        """Refuse to go on after a change.
+
+        Raises:
+            CaptureError: names the projection.
+        """
+        for name, bound in self._projections.items():
+            if self._state(bound) != self._before[name]:
+                raise CaptureError(
+                    f"The weight of {bound.path!r} changed while {name.removesuffix('.weight')} "
+                    "was captured, which is computed on read with one matrix per run. Capture z "
+                    "and attn_out instead, or begin a run for each state of the model: run='name'."
+                )
+
+    def _state(self, bound: BoundProjection) -> tuple[int, int]:
+        weight = check_projection(self._model, bound)
+        # tensors that were made in inference mode count no writes
+        return weight.data_ptr(), 0 if weight.is_inference() else weight._version  # noqa: SLF001
 
 
 def _weight(module: nn.Module | None) -> torch.Tensor | None:

@@ -34,7 +34,7 @@ from lazycache.capture.generate_call import sees_logits, watched_generate
 from lazycache.capture.generation import per_pass
 from lazycache.capture.generations import Generations, Owner
 from lazycache.capture.gradients import check_grad_mode, in_backward
-from lazycache.capture.hooks import HookSet, check_hookable
+from lazycache.capture.hooks import HookSet, check_hookable, refuse_script, untraced
 from lazycache.capture.ledger import Ledger
 from lazycache.capture.opening import Opener
 from lazycache.capture.outcome import (
@@ -157,6 +157,7 @@ class Recorder:
         units: Mapping[str, Iterable[int]] | None = None,
         hooked: bool = True,
     ) -> None:
+        refuse_script(model, "the model")
         self._model = model
         self._sink = sink
         self._dtype = check_dtype(dtype)
@@ -237,7 +238,7 @@ class Recorder:
             logits = sees_logits(self._model, [plan.point.path for plan in plans])
             hooks.enter_context(watched_generate(self._model, self._generations, all_logits=logits))
             begin = self._model.register_forward_pre_hook(
-                self._begin, with_kwargs=True, prepend=True
+                untraced(self._begin), with_kwargs=True, prepend=True
             )
             hooks.callback(begin.remove)
             if self._hooked:
@@ -247,9 +248,9 @@ class Recorder:
             if decoder is not None:
                 hooks.callback(decoder.remove)
             # after the sites, so that a site on the model's own output is met before the end
-            end = self._model.register_forward_hook(self._end)
+            end = self._model.register_forward_hook(untraced(self._end))
             hooks.callback(end.remove)
-            drop = self._model.register_forward_hook(self._drop, always_call=True)
+            drop = self._model.register_forward_hook(untraced(self._drop), always_call=True)
             hooks.callback(drop.remove)
             self._hooks = hooks.pop_all()
         return self

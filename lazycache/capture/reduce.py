@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lazycache.capture.sites import HookPoint, match_names
+from lazycache.capture.sites import HookPoint, match_names, parse_site
 from lazycache.errors import CaptureError, nearest
 
 Pool = Literal["mean", "sum", "max"]
@@ -148,11 +148,21 @@ def _matched(what: str, pattern: object, names: Collection[str]) -> list[str]:
         raise CaptureError(f"{what}: {pattern!r:.60} is no name or pattern of sites.")
     # as where sites are asked for, a module path means its output
     found = match_names(pattern, names) or match_names(f"{pattern}:out", names)
+    if not found and what == "heads":
+        found = _as_head_out(pattern, names)
     if not found:
         raise CaptureError(
             f"{what}: {pattern!r} fits none of the captured sites. {nearest(pattern, names)}"
         )
     return found
+
+
+def _as_head_out(pattern: str, names: Collection[str]) -> list[str]:
+    """Return the `z` that a pattern of `head_out` means: to ask for one captures the other."""
+    parsed = {name: parse_site(name) for name in names}
+    kept = {name: site for name, site in parsed.items() if site is not None and site.kind == "z"}
+    meant = {str(replace(site, kind="head_out")): name for name, site in kept.items()}
+    return [meant[head_out] for head_out in match_names(pattern, meant)]
 
 
 def _subset(

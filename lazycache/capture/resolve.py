@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from torch import nn
 from lazycache.capture.architectures import Located
 from lazycache.capture.columns import check_printable
 from lazycache.capture.known_sites import KnownSites, known_sites
+from lazycache.capture.modules import callable_paths, check_model, is_container
 from lazycache.capture.projection import BoundProjection
 from lazycache.capture.sites import (
     GRADIENT,
@@ -60,14 +61,15 @@ def resolve_sites(model: nn.Module, patterns: str | Iterable[str]) -> Resolved:
 
     Raises:
         SiteNotFoundError: a pattern that means nothing here; names the nearest.
-        CaptureError: patterns that are no str; `re:` with something that is not a regular
-            expression; a module whose path cannot be a name in a dataset.
+        CaptureError: what is no model; patterns that are no str; `re:` with something that is not a
+            regular expression; a module whose path cannot be a name in a dataset.
 
     Example:
         >>> resolved = resolve_sites(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "*:grad_out")
         >>> list(resolved.points)
         ['0:grad_out', '1:grad_out']
     """
+    check_model(model)
     asked = _asked(patterns)
     if not asked:
         raise SiteNotFoundError("No sites were asked for. lc.sites(model) lists what there is.")
@@ -161,45 +163,44 @@ def _gradient_of(point: HookPoint) -> HookPoint:
 def _match_paths(model: nn.Module, pattern: str) -> list[str]:
     exact = dict(model.named_modules(remove_duplicate=False))
     if pattern in exact:
-        if _is_container(exact[pattern]):
+        if is_container(exact[pattern]):
             raise SiteNotFoundError(
                 f"{pattern!r} is a {type(exact[pattern]).__name__}: it is never called, so it has "
                 f"no output. Ask for what is in it: '{pattern}.*'."
             )
         return [pattern]
-    return match_names(pattern, callable_modules(model))
-
-
-def callable_modules(model: nn.Module) -> list[str]:
-    """Return paths of the modules that a forward pass can call, without the model itself.
-
-    Example:
-        >>> callable_modules(nn.Sequential(nn.ModuleList([nn.ReLU()])))
-        ['0.0']
-    """
-    return [path for path, module in model.named_modules() if path and not _is_container(module)]
-
-
-def _is_container(module: nn.Module) -> bool:
-    """Say whether a module only holds others (`ModuleList`): it has no forward to be called."""
-    # torch gives such modules a `forward` that only raises, under a name of its own; looked up
-    # without running code, since TorchScript makes its `forward` when it is asked for
-    forward = inspect.getattr_static(type(module), "forward", None)
-    return getattr(forward, "__name__", "") == "_forward_unimplemented"
+    return match_names(pattern, callable_paths(model))
 
 
 def _nothing(model: nn.Module, pattern: str, known: KnownSites) -> SiteNotFoundError:
     site = parse_site(pattern)
-    names = [*known.points, *callable_modules(model)]
+    names = [*known.points, *callable_paths(model)]
     if site is not None:
         why = _why_not(type(model).__name__, site, known)
     elif pattern.endswith(GRADIENT):
         why = "':grad' is for canonical names; at a module there are ':grad_out' and ':grad_in'."
     else:
-        why = f"Neither a site nor a module of {type(model).__name__} fits."
+        why = _wrong_ending(model, pattern, known) or (
+            f"Neither a site nor a module of {type(model).__name__} fits."
+        )
     return SiteNotFoundError(
         f"No site {pattern!r}. {why} {nearest(pattern, names)} lc.sites(model) lists them all."
     )
+
+
+def _wrong_ending(model: nn.Module, pattern: str, known: KnownSites) -> str | None:
+    """Say what may follow a name or path that is there; None if it is not."""
+    path = re.split("[:@]", pattern, maxsplit=1)[0]
+    if path == pattern:
+        return None
+    if match_names(path, known.points):
+        return f"Of the site {path!r} there is its gradient, '{path}{GRADIENT}', and nothing else."
+    if match_names(path, callable_paths(model)):
+        return (
+            f"At a module there are ':out', ':in', ':grad_out' and ':grad_in', and behind them "
+            f"'.name', '[0]' and the call '@0' or '@*', in this order: '{path}:out[0]@*'."
+        )
+    return None
 
 
 def _why_not(model: str, site: SiteName, known: KnownSites) -> str:

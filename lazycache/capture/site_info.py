@@ -11,7 +11,7 @@ from torch import nn
 from lazycache.capture.architectures import Located, submodule
 from lazycache.capture.heads import first_int, model_width
 from lazycache.capture.known_sites import KnownSites, known_sites
-from lazycache.capture.resolve import callable_modules
+from lazycache.capture.modules import callable_paths, check_model
 from lazycache.capture.sites import HookPoint, SiteName
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -63,10 +63,11 @@ def available(model: nn.Module) -> list[SiteInfo]:
         >>> [site.name for site in available(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))]
         ['0:out', '1:out']
     """
+    check_model(model)
     known = known_sites(model)
     dtype, itemsize = _dtype(model)
     if not known.stacks:
-        points = [HookPoint(path, "out") for path in callable_modules(model)]
+        points = [HookPoint(path, "out") for path in callable_paths(model)]
         return [SiteInfo(str(point), point, None, dtype, None) for point in points]
     return [_info(model, name, known, dtype, itemsize) for name in known.names]
 

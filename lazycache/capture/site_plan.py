@@ -12,7 +12,7 @@ from torch import nn
 from lazycache.capture.calls import Piece
 from lazycache.capture.convert import cast, shares_memory
 from lazycache.capture.patterns import fit_keys, ragged_rows
-from lazycache.capture.placement import unit_widths
+from lazycache.capture.placement import is_length_first, unit_widths
 from lazycache.capture.reduce import Reduction, is_ragged, pooled, transformed
 from lazycache.capture.sites import HookPoint, parse_site
 from lazycache.capture.stack import Stack
@@ -35,6 +35,8 @@ class SitePlan:
     """What is done to its rows."""
     dtype: torch.dtype | None
     """What floating-point values are cast to; None keeps them."""
+    length_first: bool = False
+    """Whether its values are [length, batch, ...]; see `placement.is_length_first`."""
 
     @property
     def is_gradient(self) -> bool:
@@ -75,7 +77,14 @@ def make_plans(
 ) -> dict[str, SitePlan]:
     """Return what is done to each site."""
     return {
-        name: SitePlan(name, point, unit_widths(model, point), reductions[name], dtype)
+        name: SitePlan(
+            name,
+            point,
+            unit_widths(model, point),
+            reductions[name],
+            dtype,
+            is_length_first(model, point),
+        )
         for name, point in points.items()
     }
 

@@ -10,7 +10,7 @@ import torch
 
 from lazycache.capture.decoders import in_encoder, is_of_decoder, labels_mask
 from lazycache.capture.forward_inputs import read_inputs
-from lazycache.capture.placement import readings_of, table_of
+from lazycache.capture.placement import check_batch_axis, readings_of, table_of
 from lazycache.capture.select import Chosen
 from lazycache.capture.site_plan import Place, SitePlan
 from lazycache.capture.stack import Stack, make_stack
@@ -121,6 +121,8 @@ class Stacks:
 
 
 def _table_in(stack: Stack, plan: SitePlan, values: torch.Tensor, before: str | None) -> str:
+    if plan.length_first:
+        check_batch_axis(plan.name, stack.inputs)
     table = table_of(
         plan.name,
         values,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lazycache.catalog.natural import natural_key
 from lazycache.catalog.run_info import info_of, is_linear, subset_of
-from lazycache.types import ArrayRef, SiteSpec
+from lazycache.types import RAGGED, ArrayRef, SiteSpec
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import Snapshot
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COMPUTED = "computed"
 """Layout of sites that have no shards."""
 
-_SOURCE = re.compile(r"(?P<prefix>encoder\.|decoder\.|)z_(?P<layer>0|[1-9]\d*)")
+_SOURCE = re.compile(r"(?P<prefix>encoder\.|decoder\.|)z_(?P<layer>0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def computed_sites(snapshot: Snapshot) -> dict[str, ComputedSite]:
     for name, spec in snapshot.sites.items():
         match = _SOURCE.fullmatch(name)
         head_out = f"{match['prefix']}head_out_{match['layer']}" if match else name
-        if match is None or head_out in snapshot.sites or len(spec.shape) != 2:  # noqa: PLR2004  # [heads, d_head]
+        if match is None or head_out in snapshot.sites or not _has_heads(spec):
             continue
         arrays = _arrays(snapshot, name, f"{head_out}.weight")
         if arrays:
@@ -80,6 +80,10 @@ def all_sites(snapshot: Snapshot) -> dict[str, SiteSpec]:
     specs = dict(snapshot.sites)
     specs.update((name, site.spec) for name, site in computed_sites(snapshot).items())
     return {name: specs[name] for name in sorted(specs, key=natural_key)}
+
+
+def _has_heads(source: SiteSpec) -> bool:
+    return source.layout != RAGGED and len(source.shape) == 2  # noqa: PLR2004  # [heads, d_head]
 
 
 def _arrays(snapshot: Snapshot, source: str, name: str) -> dict[str, ArrayRef]:

@@ -24,6 +24,7 @@ from lazycache.types import (
 _COLUMN_BYTES = {"example": 8, "position": 4, "call": 4, "width": 4}
 _ITEM_BYTES = {dtype.name: dtype.itemsize for dtype in DTYPES}
 _LAYOUTS = {"row": 0, RAGGED: 1}  # and how many dimensions of -1 they have
+_MOST_ARRAY_BYTES = (1 << 31) - 1  # one page, which says its size in 32 bits
 _MOST_DIMS = 32
 _MOST_ROW_BYTES = 1 << 30
 _MOST_ROWS = 1 << 62
@@ -101,10 +102,12 @@ def check_array(array: ArrayRef) -> None:
             "dimensions."
         )
     nbytes = prod(array.shape) * size
-    if array.value_offset % 64 or not 0 < nbytes <= array.length - array.value_offset:
+    room = min(array.length - array.value_offset, _MOST_ARRAY_BYTES)
+    if array.value_offset % 64 or not 0 < nbytes <= room:
         raise CorruptShardError(
             f"{array.path!r}: an array of {array.dtype} and shape {array.shape} from byte "
-            f"{array.value_offset} does not fit in its {array.length} bytes."
+            f"{array.value_offset} does not fit in its {array.length} bytes, or has more than "
+            f"{_MOST_ARRAY_BYTES:,}."
         )
     if array.value_crc >> 32:
         raise CorruptShardError(f"{array.path!r}: {array.value_crc} is no CRC-32.")

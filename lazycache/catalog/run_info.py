@@ -55,7 +55,17 @@ def is_linear(info: Mapping[str, Any], site: str) -> bool:
         (False, True)
     """
     cut = _mapping(_mapping(info, SUBSET), site).get("axis") == "units"
-    return not cut and site not in _mapping(info, "transform") and info.get("pool") in _LINEAR
+    return not cut and not is_transformed(info, site) and info.get("pool") in _LINEAR
+
+
+def is_transformed(info: Mapping[str, Any], site: str) -> bool:
+    """Say whether what was stored of a site is what a function made of it.
+
+    Example:
+        >>> is_transformed({"transform": {"z_1": "norms"}}, "z_1"), is_transformed({}, "z_1")
+        (True, False)
+    """
+    return site in _mapping(info, "transform")
 
 
 def head_counts(info: Mapping[str, Any], prefix: str) -> tuple[int, int] | None:

@@ -159,7 +159,7 @@ def from_buffer(buffer: Buffer, dtype: Dtype, shape: tuple[int, ...]) -> torch.T
     if view.nbytes < need:
         raise ValueError(f"{need} bytes are needed for {shape} of {dtype.name}, not {view.nbytes}")
     if not count:
-        return torch.empty(shape, dtype=dtype.torch)
+        return torch.empty(shape, dtype=dtype.torch, device="cpu")
     if view.readonly:
         view = memoryview(bytearray(view[:need]))
     return torch.frombuffer(view, dtype=dtype.torch, count=count).reshape(shape)

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from lazycache.cache.head_names import parse
+from lazycache.catalog.index_fill import quoted
 from lazycache.errors import LazycacheError, QueryError, ReadOnlyError, nearest
 from lazycache.types import SiteSpec
 
@@ -33,6 +34,7 @@ _UNKNOWN_TABLE = re.compile(r"Table with name (\S+) does not exist")
 _UNKNOWN_FUNCTION = re.compile(r"Function with name (\S+) does not exist")
 _NO_INDEX = re.compile(r"Macro unit\(\)|'(?:array_extract|len)\(")
 _UNIT_OF = re.compile(r'\bunit\s*\(\s*(?:[\w.]+\.)?("(?:[^"]|"")+"|\w+)\s*[,)]', re.IGNORECASE)
+_INTERNAL = re.compile(r'\nDid you mean "lazycache_index\..*')  # tables behind the views
 _POSITION = re.compile(r"\n+LINE \d+: .*", re.DOTALL)
 _DAMAGE = re.compile(r"Corrupt database file|checksum|has been invalidated", re.IGNORECASE)
 _LOCKED = ("has been locked", "disabled by configuration")
@@ -122,6 +124,7 @@ class Explainer:
             )
         if _NO_INDEX.search(text) and (advice := self._about_units(query)):
             return advice
+        text = _INTERNAL.sub("", text)
         for pattern, advise in self._advice():
             found = pattern.search(text)
             if found is not None:
@@ -147,8 +150,11 @@ class Explainer:
         if head is not None and head.head is not None and head.site in self._sites:
             return (
                 f'A head has no column of its own: cache["{name}"] reads it; in SQL it is '
-                f"unit({head.site}, head, i), with the head as it was stored."
+                f"unit({_shown(head.site)}, head, i), with the head as it was stored."
             )
+        where = [table for table, there in self._tables.items() if name in there]
+        if where:
+            return f"{name!r} is a column of {', '.join(where)}: ask there, or join the tables."
         columns = [column for table in self._tables.values() for column in table]
         return f"No column or site {name!r}. {nearest(name, columns)}"
 
@@ -183,11 +189,16 @@ def _about_unit(name: str, spec: SiteSpec) -> str:
     integers = "1 integer" if count == 1 else f"{count} integers"
     places = ", ".join("ijk"[n] if n < 3 else f"i{n}" for n in range(count))  # noqa: PLR2004
     if not count:
-        return f"{name} is one number per row: write {name} without unit."
+        return f"{name} is one number per row: write {_shown(name)} without unit."
     return (
         f"unit takes {integers} for {name}, whose shape is {list(spec.shape)}: "
-        f"unit({name}, {places}). Round a fraction with CAST(... AS BIGINT)."
+        f"unit({_shown(name)}, {places}). Round a fraction with CAST(... AS BIGINT)."
     )
+
+
+def _shown(name: str) -> str:
+    """Return a name as SQL takes it: in quotes only where it needs them."""
+    return name if name.isidentifier() else quoted(name)
 
 
 def _is_damage(exc: Exception, text: str) -> bool:

@@ -15,6 +15,7 @@ from lazycache.storage.layout import site_dir
 from lazycache.types import (
     CALLS_OF,
     INDEX_COLUMNS,
+    RAGGED,
     WIDTH,
     RowBatch,
     SiteBlock,
@@ -145,6 +146,9 @@ class Intake:
         except (CaptureError, StorageError) as exc:
             problems.append(str(exc))
             return None
+        if spec.layout == RAGGED and (len(spec.shape), spec.shape[-1]) != (2, -1):
+            # the format knows more than readers do
+            problems.append(f"site {name!r}: ragged rows have the shape (n, -1), not {spec.shape}")
         declared = self._sites.get(name, spec)
         if spec != declared:
             problems.append(f"site {name!r}: {_told(spec)}, but the dataset has {_told(declared)}")

@@ -9,6 +9,7 @@ import torch
 from cache_helpers import Dataset, counting, same_bits, small_cache
 
 from lazycache.errors import SiteNotFoundError, StorageError
+from lazycache.samples import pattern_cache
 from lazycache.storage.open_store import open_store
 
 
@@ -108,3 +109,25 @@ def test_io_counts_until_reset() -> None:
     assert cache.io.bytes > 48
     cache.io.reset()
     assert (cache.io.rows, cache.io.bytes) == (0, 0)
+
+
+READS = {
+    "an example": lambda c: c["z_0"][1].load(),
+    "nothing": lambda c: c["z_0"].rows[[]].load(),
+    "padded": lambda c: c["z_0"][..., 0].padded(3),
+    "nested": lambda c: c["z_0"].nested().values(),
+    "an operator": lambda c: c["z_0"][1] + np.ones(1, np.float32),
+    "computed": lambda c: c["head_out_0"].rows.load(),
+    "a pattern": lambda c: c["pattern_0"].padded(),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_default_device_does_not_decide_where_is_read_to(name: str) -> None:
+    """As on a machine whose user has set torch.set_default_device: results are on `x.device`."""
+    cache = pattern_cache()
+    want = READS[name](cache)
+    with torch.device("meta"):
+        found = READS[name](cache)
+    assert found.device.type == "cpu"
+    assert torch.equal(found, want)

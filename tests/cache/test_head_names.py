@@ -72,10 +72,13 @@ def test_a_layer_may_be_written_with_an_l(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["resid_out_L1H2", "z_L01H2", "z_L1H02", "z_L1H", "z_1H2", "Z_L1H2", "z_L1H2 ", "encoder.L1"],
-)
+    [
+        "resid_out_L1H2", "z_L01H2", "z_L1H02", "z_L1H", "z_1H2", "Z_L1H2", "z_L1H2 ", "encoder.L1",
+        "z_L1H\u0663", "z_L1H" + "9" * 5000,
+    ],
+)  # fmt: skip
 def test_what_is_no_such_name(name: str) -> None:
-    """Kinds without heads, numbers with leading zeros, other spellings."""
+    """Kinds without heads, numbers with leading zeros or without end, other digits, spellings."""
     assert parse(name) is None
 
 
@@ -148,6 +151,19 @@ def test_of_a_subset_a_head_is_found_where_it_was_stored(dataset: Dataset) -> No
     assert "z_L1H1" not in cache
     with pytest.raises(SiteNotFoundError, match="heads are 0 to 7"):
         cache["z_L1H8"]
+
+
+@pytest.mark.parametrize("row", [(4,), (6, 2)])
+def test_what_a_function_made_of_heads_has_none(dataset: Dataset, row: tuple) -> None:
+    """Unless there still is an entry for each head, a head would be any number."""
+    info = {"heads": {"": [4, 2]}, "transform": {"z_1": "norms", "keys_1": "halves"}}
+    sites = {"z_1": counting(ROWS, *row), "keys_1": heads(2), "z_2": heads(4)}
+    commit(dataset, sites, info=info)
+    cache = dataset.cache()
+    with pytest.raises(SiteNotFoundError, match=r"'z_1' was transformed .* read cache\['z_1'\]"):
+        cache["z_L1H3"]
+    assert same_bits(cache["keys_L1H3"].rows.load(), sites["keys_1"][:, 1])
+    assert same_bits(cache["z_L2H3"].rows.load(), sites["z_2"][:, 3])
 
 
 def test_runs_that_differ_in_where_a_head_is_are_refused(dataset: Dataset) -> None:

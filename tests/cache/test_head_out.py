@@ -67,6 +67,21 @@ def test_is_there_listed_and_right(dataset: Dataset, dtype: torch.dtype) -> None
     assert "head_out_L1H3" not in cache
 
 
+def test_an_autocast_of_the_caller_changes_nothing(dataset: Dataset) -> None:
+    """It is computed in float32 also where a model would compute in less."""
+    commit(dataset, noise(9, HEADS, D_HEAD))
+    want = dataset.cache()["head_out_1"].rows.load()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert same_bits(dataset.cache()["head_out_1"].rows.load(), want)
+
+
+def test_a_ragged_source_makes_no_site(dataset: Dataset) -> None:
+    """What has no [heads, d_head] in its rows is not projected, whatever it is called."""
+    rows = [torch.ones(HEADS, D_HEAD)] * 2
+    dataset.commit([(0, 2)], {"z_1": rows}, arrays={"head_out_1.weight": MATRIX})
+    assert list(dataset.cache()) == ["z_1"]
+
+
 def test_aggregates_stream(dataset: Dataset, monkeypatch) -> None:
     """In blocks, whatever they are, and in the dtypes of other sites."""
     z = noise(40, HEADS, D_HEAD)

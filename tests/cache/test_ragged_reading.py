@@ -9,10 +9,11 @@ import torch
 from cache_helpers import Dataset, same_bits
 
 from lazycache.cache import plan as planning
-from lazycache.cache import ragged_rows
+from lazycache.cache import ragged_loading, ragged_rows
 from lazycache.cache.plan_checks import check_spec
 from lazycache.cache.ragged_rows import Wanted
 from lazycache.cache.site_reader import SiteReader
+from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CorruptShardError, SelectionError, StorageError
 from lazycache.storage.open_store import open_store
 
@@ -205,6 +206,57 @@ def test_ragged_rows_of_another_shape_are_refused(tmp_path, shape: tuple) -> Non
     spec = made(tmp_path, local=True, examples=1).snapshot.sites["pattern_0"]
     with pytest.raises(CorruptShardError, match="ragged rows of shape"):
         check_spec(replace(spec, shape=shape))
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_log_that_lies_about_rows_costs_no_memory(tmp_path, local: bool) -> None:
+    """Files are looked at before anything is made that is as large as the log says."""
+    dataset = made(tmp_path, local=local, examples=1)
+    (commit,), rows = dataset.snapshot.commits, 1 << 40
+    (shard,), (table,) = commit.shards, commit.tables
+    chunk = replace(shard.chunks[0], rows=rows, width=rows)
+    lying = replace(
+        commit,
+        tables=(replace(table, rows=rows, lengths=np.array([rows])),),
+        shards=(replace(shard, length=1 << 60, rows=rows, chunks=(chunk,)),),
+    )
+    dataset.snapshot = Snapshot.replay(dataset.snapshot.identity, [lying])
+    x = dataset.cache()["pattern_0"]
+    for read in (lambda: x.shape, x.load, x[0, :, -1].load, x.mean):
+        with pytest.raises(StorageError, match=r"recorded|ends early"):
+            read()
+
+
+def test_heads_of_a_store_are_fetched_a_batch_of_rows_at_a_time(tmp_path, monkeypatch) -> None:
+    """Rows that are fetched for a head or a key of each count whole: memory is that of a batch."""
+    dataset = made(tmp_path, local=False)
+    example = 4 * LENGTH * HEADS * LENGTH
+    monkeypatch.setattr(ragged_loading, "BATCH_BYTES", example)
+    cache, fetched = dataset.cache(), []
+    assert cache["pattern_0"].widths.tolist() == [LENGTH] * 8
+    ranges = dataset.store.get_ranges
+
+    def counted(path, asked):
+        found = ranges(path, asked)
+        fetched.append(sum(map(len, found)))
+        return found
+
+    monkeypatch.setattr(dataset.store, "get_ranges", counted)
+    for x in (cache["pattern_0"][:, 0], cache["pattern_0"][..., 2]):
+        assert len(list(x.chunks())) == 8
+    assert max(fetched) < 2 * example
+
+
+def test_widths_are_looked_at_block_by_block(tmp_path, monkeypatch) -> None:
+    """An example of more rows than a block, and several in one, have the keys of their widest."""
+    dataset = Dataset(open_store(f"memory://{tmp_path}", create=True, storage_options=None))
+    widths = [3, 1, 1, 2, 9, 4, 8]
+    rows = [torch.ones(HEADS, w) for w in widths]
+    dataset.commit([(0, 2), (1, 4), (2, 1)], {"pattern_0": rows})
+    monkeypatch.setattr(ragged_loading, "BLOCK_ROWS", 3)
+    x = dataset.cache()["pattern_0"]
+    assert x.widths.tolist() == [3, 9, 8]
+    assert x.rows.widths.tolist() == widths
 
 
 def test_threads_share_a_reader(tmp_path) -> None:

@@ -251,6 +251,7 @@ def test_a_ragged_and_another_lazy_tensor_meet_in_one_function() -> None:
         (([0, 1], [0, 1]), "paired up"),
         ((0, 0, torch.ones(2, dtype=torch.bool)), "differs from example to example"),
         (([[0, 1]],), "one dimension"),
+        ((torch.ones(2, 3, dtype=torch.bool),), "mask over several dimensions"),
         ((None,), "None adds no dimension"),
     ],
 )

@@ -13,9 +13,11 @@ from transformers import (
     ViTForImageClassification,
 )
 
+import lazycache as lc
 from lazycache.errors import CaptureError
 
 IDS = h.ids(2, 4)
+X = torch.ones(2, 3)
 
 
 @pytest.fixture
@@ -364,3 +366,84 @@ def test_everything_at_once_on_a_gpu(sink):
         assert torch.allclose(sink.values(site), plain.values(site), rtol=1e-3, atol=1e-4), site
     widths = [batch.sites["pattern_0"].widths.tolist() for batch in sink.batches]
     assert widths == [[3] * 3 + [4] * 4] * 3
+
+
+def test_a_compiled_wrapper_of_the_model_is_traced_around_the_hooks(tmp_path):
+    """Captured before it is traced, a compiled model gives the rows of the model itself."""
+    model = h.make("gpt2")
+    with torch.no_grad(), lc.capture(model, tmp_path, ["resid_out_0", "z_1"]):
+        model(IDS)
+        torch.compile(model, backend="eager")(IDS)
+    cache = lc.open(tmp_path)
+    for name in ("resid_out_0", "z_1"):
+        eager, compiled = cache[name].padded().chunk(2)
+        torch.testing.assert_close(compiled, eager)
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, X)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_script_is_refused(sink, make):
+    """Hooks cannot see into it, and the capture does not begin."""
+    with pytest.raises(CaptureError, match="the model is TorchScript"):
+        h.recorder(make(nn.Sequential(nn.Linear(3, 3))), "0", sink)
+
+
+def test_a_glob_leaves_out_what_torch_never_calls(sink):
+    """The output projection of torch's attention, the packed weights of quantised layers."""
+    layer = nn.TransformerEncoderLayer(3, 1, 4, batch_first=True)
+    model = nn.Sequential(layer)
+    with h.recorder(model, "0.self_attn*", sink), torch.no_grad():
+        model(torch.randn(2, 4, 3))
+    assert list(sink.batches[0].sites) == ["0.self_attn:out"]
+
+
+class LengthFirst(nn.Module):
+    """Token ids [batch, length], and a layer inside that wants [length, batch, units]."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.embed = nn.Embedding(50, 4)
+        self.layer = layer
+
+    def forward(self, input_ids):
+        return self.layer(self.embed(input_ids).transpose(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "site"),
+    [
+        (nn.GRU(4, 4), "layer"),
+        (nn.TransformerEncoderLayer(4, 1, 4), "layer.norm1"),
+        (
+            nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(4, 1, 4), 1, enable_nested_tensor=False
+            ),
+            "layer:in",
+        ),
+    ],
+)
+@pytest.mark.parametrize("length", [3, 4])
+def test_values_with_the_length_first_are_refused(sink, layer, site, length):
+    """With as many tokens as examples their rows would be those of other tokens."""
+    model = LengthFirst(layer)
+    with (
+        pytest.raises(CaptureError, match=r"batch_first=True"),
+        h.recorder(model, site, sink),
+        torch.no_grad(),
+    ):
+        model(h.ids(3, length))
+    with pytest.raises(CaptureError, match="batch_first"), h.recorder(layer, ":in", sink):
+        layer(torch.randn(length, 3, 4))
+    with h.recorder(model, "embed", sink), torch.no_grad():
+        model(h.ids(3, length))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused_by_name(sink):
+    """The fast path of torch's encoder makes them of padded batches."""
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 4, batch_first=True), 1).eval()
+    padding = torch.tensor([[False] * 4, [False, True, True, True]])
+    record = h.recorder(model, "layers.0:in", sink)
+    with pytest.raises(CaptureError, match="enable_nested_tensor=False"), record, torch.no_grad():
+        record.annotate(mask=~padding)
+        model(torch.randn(2, 4, 4), src_key_padding_mask=padding)

@@ -8,6 +8,7 @@ from torch import nn
 
 from lazycache.capture.heads import Cut, HeadShape
 from lazycache.capture.reduce import make_reductions, pooled
+from lazycache.capture.resolve import resolve
 from lazycache.capture.sites import HookPoint
 from lazycache.errors import CaptureError, UnsupportedDtypeError
 
@@ -209,3 +210,11 @@ def test_bad_arguments_are_refused_at_construction(options, says):
     """Every argument is checked before the model runs, against the sites that are captured."""
     with pytest.raises(CaptureError, match=says):
         make_reductions(POINTS, **options)
+
+
+def test_heads_of_head_out_are_those_of_z():
+    """Who asks for `head_out` captures `z`: its heads may be chosen under either name."""
+    points = resolve(h.make("llama"), "head_out_*")
+    reductions = make_reductions(points, heads={"head_out_1": [2, 0]})
+    assert reductions["z_1"].subset.index == (2, 0)
+    assert reductions["z_0"].subset is None

@@ -224,3 +224,20 @@ def test_a_bad_expression_is_an_error():
     """A broken regular expression is reported as such."""
     with pytest.raises(CaptureError, match="regular expression"):
         resolve(h.make("llama"), "re:[")
+
+
+@pytest.mark.parametrize("ending", ["@1", ":outt", ":out[-1]", ":out[0][1]"])
+def test_a_wrong_ending_is_explained(ending):
+    """The module is there: the message says what may follow its path."""
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(SiteNotFoundError, match=r"At a module there are .*'0:out\[0\]@\*'"):
+        resolve(model, f"0{ending}")
+    with pytest.raises(SiteNotFoundError, match="'resid_out_0:grad', and nothing else"):
+        resolve(h.make("gpt2"), f"resid_out_0{ending}")
+
+
+@pytest.mark.parametrize("model", ["gpt2", None, nn.Linear])
+def test_what_is_no_model_is_named(model):
+    """A name is no model yet."""
+    with pytest.raises(CaptureError, match=r"model=.* torch\.nn\.Module is needed"):
+        resolve(model, "*")

@@ -88,6 +88,7 @@ BAD_ARRAYS = {
     "no values": replace(GOOD, shape=(2, 0)),
     "larger than the file": replace(GOOD, shape=(2, 3, 400)),
     "endless": replace(GOOD, shape=((1 << 63) - 1,) * 32),
+    "more than a page holds": replace(GOOD, shape=(2, 3, 1 << 28), length=1 << 50),
     "not aligned": replace(GOOD, value_offset=8),
     "behind the end": replace(GOOD, value_offset=1 << 20),
     "no CRC-32": replace(GOOD, value_crc=1 << 32),

@@ -81,6 +81,13 @@ def test_calls_are_told_apart_by_their_number(sql, made) -> None:
     assert sql(query).fetchall() == [(0, 3), (1, 3), (2, 3)]
 
 
+def test_a_site_of_another_table_is_said_to_be_there(sql) -> None:
+    """Logits of an encoder-decoder model are not of `tokens`, for example."""
+    for query in ("SELECT of_decoder_tokens FROM tokens", "SELECT t.of_calls FROM tokens t"):
+        with pytest.raises(QueryError, match=r"'of_\w+' is a column of \w+: ask there"):
+            sql(query)
+
+
 def test_decoder_tokens_have_text(sql) -> None:
     """As tokens do."""
     assert sql("DESCRIBE decoder_tokens").fetchall()[:6] == sql("DESCRIBE tokens").fetchall()[:6]
@@ -94,8 +101,9 @@ def test_tables_that_a_dataset_does_not_use_are_not_there(tmp_path) -> None:
     made.commit({"tokens": token_columns([0], 2)})
     with connect(made.snapshot, made.reader(), made.store, index_directory=tmp_path) as connection:
         assert connection.sql("SELECT count(*) FROM examples").fetchall() == [(0,)]
-        with pytest.raises(QueryError, match="No table 'calls'"):
+        with pytest.raises(QueryError, match="No table 'calls'") as error:
             connection.sql("SELECT * FROM calls").fetchall()
+        assert "lazycache_index" not in str(error.value)
 
 
 def test_the_step_of_a_generated_token_is_a_column(tmp_path) -> None:
@@ -260,3 +268,16 @@ def test_names_that_differ_in_case_keep_their_meaning(tmp_path) -> None:
     with connect(made.snapshot, reader, made.store, index_directory=tmp_path) as connection:
         columns = [row[0] for row in connection.sql("DESCRIBE tokens").fetchall()]
     assert {"head_out_0", "HEAD_OUT_0_2"} <= set(columns)
+
+
+def test_names_with_dots_are_advised_in_quotes(made, tmp_path) -> None:
+    """What a message says to write is SQL."""
+    sites = {"decoder.z_0": ("decoder_tokens", torch.ones(2, 3, 4))}
+    made.commit({"decoder_tokens": token_columns([7], 2)}, sites)
+    with connect(made.snapshot, made.reader(), made.store, index_directory=tmp_path) as connection:
+        for query in (
+            'SELECT "decoder.z_L0H1" FROM decoder_tokens',
+            'SELECT unit("decoder.z_0", 1.5, 0) FROM decoder_tokens',
+        ):
+            with pytest.raises(QueryError, match=r'unit\("decoder\.z_0", '):
+                connection.sql(query).fetchall()

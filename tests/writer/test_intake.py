@@ -186,6 +186,14 @@ def test_a_site_of_calls_may_have_the_first_rows_of_its_table():
 
 
 BAD_KINDS = {
+    "widths that come first": (
+        RowBatch({"tokens": tokens(2)}, {"x": ragged([1, 2], shape=(-1, 2))}),
+        r"'x': ragged rows have the shape \(n, -1\), not \(-1, 2\)",
+    ),
+    "rows of a width alone": (
+        RowBatch({"tokens": tokens(2)}, {"x": ragged([1, 2], shape=(-1,), elements=3)}),
+        r"'x': ragged rows have the shape \(n, -1\), not \(-1,\)",
+    ),
     "fewer rows of tokens": (
         RowBatch({"tokens": tokens(3)}, {"x": ragged([1, 2])}),
         "'x': 2 rows where .* has 3",
