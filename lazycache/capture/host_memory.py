@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class HostMemory:
                 return free.pop()
             self._shrink(self._most - size)
             self.nbytes += size
-            return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            return _mapped(size)
 
     def _collect(self) -> None:
         """Take back what finalizers have returned."""
@@ -89,6 +90,16 @@ class HostMemory:
         for blocks in self._free.values():
             while blocks and self.nbytes > limit:
                 self.nbytes -= len(blocks.pop())  # the last reference: this unmaps it
+
+
+def _mapped(size: int) -> mmap.mmap:
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    huge = getattr(mmap, "MADV_HUGEPAGE", None)  # of Linux
+    if huge is not None:
+        with suppress(OSError):  # a kernel without them
+            # a tenth of the time of copying, summing and writing went into page tables
+            block.madvise(huge)
+    return block
 
 
 def _rounded(nbytes: int) -> int:
