@@ -18,7 +18,7 @@ from typing import Any
 from lazycache.activation_caching import ActivationCaching
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.cache.lazy_tensor import LazyTensor
-from lazycache.capture.architectures import register_architecture
+from lazycache.capture.sites.architectures import register_architecture
 from lazycache.dataset import capture, extract, open, sites  # noqa: A004  # lc.open says what it does
 from lazycache.errors import (
     CaptureError,

@@ -10,8 +10,8 @@ from torch import nn
 
 from lazycache import dataset
 from lazycache.cache.activation_cache import ActivationCache
-from lazycache.capture import activation_caching
-from lazycache.capture.sites import HookPoint
+from lazycache.capture.caching import activation_caching
+from lazycache.capture.sites.names import HookPoint
 from lazycache.catalog.target import find_target
 from lazycache.options import settings_of
 from lazycache.session import Capture
@@ -24,11 +24,11 @@ RUN = "caching-{}"
 class ActivationCaching(activation_caching.ActivationCaching):
     """Caches what passes the modules whose name matches, while a model runs.
 
-    As `lazycache.capture.activation_caching` says it, and with a folder or URL as `cache=`: every
-    forward pass is added to that dataset as `lc.capture` does it, a row per token or example. Sites
-    are named `PATH:out` (`fwd`), `PATH:in` (`fwd_pre`) and `PATH:grad_out` (`bwd`); each context is
-    a run, `caching-1`, `caching-2`, ...; `.cache` is the dataset, opened, when a context was left.
-    A callback then gives a tensor with a row per token or example.
+    As `lazycache.capture.caching.activation_caching` says it, and with a folder or URL as `cache=`:
+    every forward pass is added to that dataset as `lc.capture` does it, a row per token or example.
+    Sites are named `PATH:out` (`fwd`), `PATH:in` (`fwd_pre`) and `PATH:grad_out` (`bwd`); each
+    context is a run, `caching-1`, `caching-2`, ...; `.cache` is the dataset, opened, when a context
+    was left. A callback then gives a tensor with a row per token or example.
 
     Example:
         >>> import tempfile

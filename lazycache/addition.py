@@ -12,27 +12,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from lazycache.capture.batching import CHECKSUM, Batch, plan_batches, without
-from lazycache.capture.corpus import Corpus, longest_input
-from lazycache.capture.estimate import Estimate
-from lazycache.capture.example_ids import ExampleIds
-from lazycache.capture.extract import Annotate, Progress, refuse_gradients, run_batches
-from lazycache.capture.items import Item
-from lazycache.capture.projection import projection_weight
-from lazycache.capture.provenance import describe_capture
-from lazycache.capture.recorder import Recorder
-from lazycache.capture.reduce import Transform, make_reductions
-from lazycache.capture.rehearsal import Outlook, rehearse
-from lazycache.capture.resolve import resolve_sites
-from lazycache.capture.room import FirstBatch, check_room
-from lazycache.capture.same_run import (
+from lazycache.capture.corpus.batching import CHECKSUM, Batch, plan_batches, without
+from lazycache.capture.corpus.corpus import Corpus, longest_input
+from lazycache.capture.corpus.estimate import Estimate
+from lazycache.capture.corpus.extract import Annotate, Progress, refuse_gradients, run_batches
+from lazycache.capture.corpus.items import Item
+from lazycache.capture.corpus.provenance import describe_capture
+from lazycache.capture.corpus.rehearsal import Outlook, rehearse
+from lazycache.capture.corpus.room import FirstBatch, check_room
+from lazycache.capture.corpus.same_run import (
     addition_name,
     check_same_addition,
     describe_addition,
     run_of,
     stored_examples,
 )
-from lazycache.capture.stored_corpus import StoredCorpus
+from lazycache.capture.corpus.stored_corpus import StoredCorpus
+from lazycache.capture.inputs.example_ids import ExampleIds
+from lazycache.capture.recorder import Recorder
+from lazycache.capture.sites.projection import projection_weight
+from lazycache.capture.sites.resolve import resolve_sites
+from lazycache.capture.values.reduce import Transform, make_reductions
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.catalog.stored_examples import Tokens
 from lazycache.catalog.table_columns import column_by_example

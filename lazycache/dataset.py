@@ -10,13 +10,13 @@ from torch import nn
 
 from lazycache.addition import Addition, Wanted
 from lazycache.cache.activation_cache import ActivationCache
-from lazycache.capture.convert import torch_dtype
-from lazycache.capture.corpus import Corpus, longest_input
-from lazycache.capture.estimate import Estimate
-from lazycache.capture.reduce import Pool, Transform
-from lazycache.capture.select import Positions
-from lazycache.capture.site_info import SiteInfo, available
-from lazycache.capture.where import Where
+from lazycache.capture.corpus.corpus import Corpus, longest_input
+from lazycache.capture.corpus.estimate import Estimate
+from lazycache.capture.inputs.where import Where
+from lazycache.capture.sites.site_info import SiteInfo, available
+from lazycache.capture.values.convert import torch_dtype
+from lazycache.capture.values.reduce import Pool, Transform
+from lazycache.capture.values.select import Positions
 from lazycache.catalog.identity import read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot

@@ -9,16 +9,16 @@ from itertools import chain
 
 from torch import nn
 
-from lazycache.capture.batching import CHECKSUM, Limits, pending, plan_batches
-from lazycache.capture.corpus import Corpus
-from lazycache.capture.estimate import Estimate
-from lazycache.capture.extract import refuse_gradients, run_batches
-from lazycache.capture.fingerprints import corpus_fingerprint
-from lazycache.capture.pace import Pace
-from lazycache.capture.rehearsal import Outlook, rehearse
-from lazycache.capture.room import check_room
-from lazycache.capture.sampling import take_sample
-from lazycache.capture.work import Work
+from lazycache.capture.corpus.batching import CHECKSUM, Limits, pending, plan_batches
+from lazycache.capture.corpus.corpus import Corpus
+from lazycache.capture.corpus.estimate import Estimate
+from lazycache.capture.corpus.extract import refuse_gradients, run_batches
+from lazycache.capture.corpus.fingerprints import corpus_fingerprint
+from lazycache.capture.corpus.pace import Pace
+from lazycache.capture.corpus.rehearsal import Outlook, rehearse
+from lazycache.capture.corpus.room import check_room
+from lazycache.capture.corpus.sampling import take_sample
+from lazycache.capture.corpus.work import Work
 from lazycache.errors import CaptureError
 from lazycache.progress import progress_bar
 from lazycache.reporting import reporter

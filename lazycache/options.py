@@ -9,10 +9,10 @@ from typing import Any, TypedDict
 
 import torch
 
-from lazycache.capture.batching import Limits
-from lazycache.capture.reduce import Pool, Transform
-from lazycache.capture.select import Positions
-from lazycache.capture.where import Where
+from lazycache.capture.corpus.batching import Limits
+from lazycache.capture.inputs.where import Where
+from lazycache.capture.values.reduce import Pool, Transform
+from lazycache.capture.values.select import Positions
 from lazycache.errors import CaptureError
 from lazycache.writer.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from lazycache.capture.extract import Progress
+from lazycache.capture.corpus.extract import Progress
 from lazycache.progress import Bar, bytes_text
 from lazycache.writer.writer import WriterProgress
 

@@ -10,16 +10,16 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from lazycache.capture.earlier import Earlier
-from lazycache.capture.example_ids import ExampleIds
-from lazycache.capture.projection import Unchanged, check_projection, projection_weight
-from lazycache.capture.provenance import describe_capture, differences
+from lazycache.capture.corpus.earlier import Earlier
+from lazycache.capture.corpus.provenance import describe_capture, differences
+from lazycache.capture.inputs.example_ids import ExampleIds
+from lazycache.capture.inputs.where import Where
 from lazycache.capture.recorder import Recorder
-from lazycache.capture.reduce import Transform, make_reductions
-from lazycache.capture.resolve import resolve_sites
-from lazycache.capture.select import Positions
-from lazycache.capture.sites import HookPoint
-from lazycache.capture.where import Where
+from lazycache.capture.sites.names import HookPoint
+from lazycache.capture.sites.projection import Unchanged, check_projection, projection_weight
+from lazycache.capture.sites.resolve import resolve_sites
+from lazycache.capture.values.reduce import Transform, make_reductions
+from lazycache.capture.values.select import Positions
 from lazycache.catalog import fields
 from lazycache.catalog.target import Target, find_target
 from lazycache.errors import CaptureError, CorruptShardError, LazycacheError

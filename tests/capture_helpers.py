@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from lazycache.capture.recorder import Recorder
-from lazycache.capture.resolve import resolve
+from lazycache.capture.sites.resolve import resolve
 
 LAYERS, HIDDEN, NEURONS, VOCAB = 2, 16, 40, 50
 

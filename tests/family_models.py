@@ -30,7 +30,8 @@ class Case:
 
 
 def _read(sort: str) -> dict[str, Any]:
-    return runpy.run_path(str(Path(__file__).parent / "capture" / f"test_families_{sort}.py"))
+    folder = Path(__file__).parent / "capture" / "sites"
+    return runpy.run_path(str(folder / f"test_families_{sort}.py"))
 
 
 def _ids(length: int, seed: int) -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lazycache.capture.families import decoder_only, encoders, mixtures, seq2seq, vision
-from lazycache.capture.family import Family
-from lazycache.capture.sites import HEAD_SITES, LAYER_SITES
+from lazycache.capture.sites.families import decoder_only, encoders, mixtures, seq2seq, vision
+from lazycache.capture.sites.family import Family
+from lazycache.capture.sites.names import HEAD_SITES, LAYER_SITES
 from lazycache.types import TOKENS
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "sites.md"
@@ -124,7 +124,7 @@ HEAD = """\
 # Sites
 
 What each canonical name means, and where it is in the models of each family. Generated from the
-tables in `lazycache/capture/families/` by `python tests/sites_table.py`; a test compares.
+tables in `lazycache/capture/sites/families/` by `python tests/sites_table.py`; a test compares.
 
 `L` is the 0-based layer, `H` a 0-based head. `lc.sites(model)` and `lazycache sites MODEL` list the
 sites of a given model, with shapes and bytes. A model of one's own gets these names by

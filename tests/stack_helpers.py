@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazycache.capture.architectures import Located, locate
-from lazycache.capture.heads import cut_heads
-from lazycache.capture.projection import bind_projection, projection_weight
-from lazycache.capture.sites import HookPoint
+from lazycache.capture.sites.architectures import Located, locate
+from lazycache.capture.sites.heads import cut_heads
+from lazycache.capture.sites.names import HookPoint
+from lazycache.capture.sites.projection import bind_projection, projection_weight
 
 
 @dataclass(frozen=True)

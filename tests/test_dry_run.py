@@ -9,7 +9,7 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 import lazycache as lc
-from lazycache.capture.estimate import Estimate
+from lazycache.capture.corpus.estimate import Estimate
 from lazycache.errors import LazycacheError
 
 DATA = ragged_corpus(70)

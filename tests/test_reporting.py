@@ -1,8 +1,8 @@
 """What a bar is told while a corpus is captured."""
 
-from lazycache.capture.extract import Progress
-from lazycache.capture.items import Item
-from lazycache.capture.pace import Pace
+from lazycache.capture.corpus.extract import Progress
+from lazycache.capture.corpus.items import Item
+from lazycache.capture.corpus.pace import Pace
 from lazycache.reporting import reporter
 from lazycache.writer.writer import WriterProgress
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lazycache.capture.annotation import Annotation
-from lazycache.capture.calls import Piece, join_calls
-from lazycache.capture.columns import Scalar
-from lazycache.capture.gradients import Awaited
-from lazycache.capture.heads import cut_heads
-from lazycache.capture.site_plan import Place, SitePlan, read_site
+from lazycache.capture.device.staging import Staged
+from lazycache.capture.inputs.annotation import Annotation
+from lazycache.capture.inputs.columns import Scalar
+from lazycache.capture.sites.heads import cut_heads
 from lazycache.capture.stacks import Stacks
-from lazycache.capture.staging import Staged
+from lazycache.capture.values.calls import Piece, join_calls
+from lazycache.capture.values.gradients import Awaited
+from lazycache.capture.values.site_plan import Place, SitePlan, read_site
 from lazycache.errors import CaptureError
 from lazycache.types import SiteBlock
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lazycache.capture.hooks import is_wrapped_by_compile
+from lazycache.capture.values.hooks import is_wrapped_by_compile
 from lazycache.errors import CaptureError
 
 _OURS = ("lazycache", "contextlib")

@@ -21,22 +21,19 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from lazycache.capture.annotation import Annotation, make_annotation, merge_columns
-from lazycache.capture.attention import eager_attention
-from lazycache.capture.calls import call_tables
-from lazycache.capture.columns import Scalar
-from lazycache.capture.continuation import returned_cache
-from lazycache.capture.convert import check_dtype
-from lazycache.capture.delivery import Delivery
-from lazycache.capture.example_ids import ExampleIds
+from lazycache.capture.device.delivery import Delivery
 from lazycache.capture.forward_pass import ForwardPass
-from lazycache.capture.generate_call import sees_logits, watched_generate
-from lazycache.capture.generation import per_pass
-from lazycache.capture.generations import Generations, Owner
-from lazycache.capture.gradients import check_grad_mode, in_backward
-from lazycache.capture.hooks import HookSet, check_hookable, refuse_script, untraced
-from lazycache.capture.ledger import Ledger
-from lazycache.capture.opening import Opener
+from lazycache.capture.generation.continuation import returned_cache
+from lazycache.capture.generation.generate_call import sees_logits, watched_generate
+from lazycache.capture.generation.generation import per_pass
+from lazycache.capture.generation.generations import Generations, Owner
+from lazycache.capture.inputs.annotation import Annotation, make_annotation, merge_columns
+from lazycache.capture.inputs.columns import Scalar
+from lazycache.capture.inputs.example_ids import ExampleIds
+from lazycache.capture.inputs.ledger import Ledger
+from lazycache.capture.inputs.opening import Opener
+from lazycache.capture.inputs.token_text import TokenText
+from lazycache.capture.inputs.where import Where
 from lazycache.capture.outcome import (
     Counts,
     callers_level,
@@ -45,13 +42,16 @@ from lazycache.capture.outcome import (
     overflow_report,
     unused_report,
 )
-from lazycache.capture.reduce import Transform, make_reductions
-from lazycache.capture.select import Positions
-from lazycache.capture.site_plan import SitePlan, make_plans
-from lazycache.capture.sites import HookPoint
+from lazycache.capture.sites.names import HookPoint
 from lazycache.capture.table_rows import table_blocks
-from lazycache.capture.token_text import TokenText
-from lazycache.capture.where import Where
+from lazycache.capture.values.attention import eager_attention
+from lazycache.capture.values.calls import call_tables
+from lazycache.capture.values.convert import check_dtype
+from lazycache.capture.values.gradients import check_grad_mode, in_backward
+from lazycache.capture.values.hooks import HookSet, check_hookable, refuse_script, untraced
+from lazycache.capture.values.reduce import Transform, make_reductions
+from lazycache.capture.values.select import Positions
+from lazycache.capture.values.site_plan import SitePlan, make_plans
 from lazycache.errors import CaptureError, LazycacheError, nearest
 from lazycache.types import TOKENS, RowBatch, Sink, SiteBlock
 
@@ -125,7 +125,7 @@ class Recorder:
             beside others are counted in `dropped` and reported in a warning (RuntimeWarning).
 
     Example:
-        >>> from lazycache.capture.resolve import resolve
+        >>> from lazycache.capture.sites.resolve import resolve
         >>> class Sink(list):
         ...     write = list.append
         >>> model, sink = nn.Sequential(nn.Embedding(10, 4)), Sink()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from lazycache.capture.forward_inputs import ForwardInputs
-from lazycache.capture.select import Chosen, Rows, select_rows, take_rows
-from lazycache.capture.staging import Staged, Staging
+from lazycache.capture.device.staging import Staged, Staging
+from lazycache.capture.inputs.forward_inputs import ForwardInputs
+from lazycache.capture.values.select import Chosen, Rows, select_rows, take_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +78,7 @@ def make_stack(
         CaptureError: see `select_rows`.
 
     Example:
-        >>> from lazycache.capture.forward_inputs import read_inputs
+        >>> from lazycache.capture.inputs.forward_inputs import read_inputs
         >>> inputs = read_inputs({"input_ids": torch.ones(2, 3).long()}, mask=None)
         >>> stack = make_stack("tokens", inputs, positions=-1, kept=None, staging=Staging())
         >>> stack.rows.flat, stack.token_ids()

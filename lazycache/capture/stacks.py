@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazycache.capture.decoders import in_encoder, is_of_decoder, labels_mask
-from lazycache.capture.forward_inputs import read_inputs
-from lazycache.capture.placement import check_batch_axis, readings_of, table_of
-from lazycache.capture.select import Chosen
-from lazycache.capture.site_plan import Place, SitePlan
+from lazycache.capture.inputs.decoders import in_encoder, is_of_decoder, labels_mask
+from lazycache.capture.inputs.forward_inputs import read_inputs
 from lazycache.capture.stack import Stack, make_stack
-from lazycache.capture.tensors import first_tensor
+from lazycache.capture.values.placement import check_batch_axis, readings_of, table_of
+from lazycache.capture.values.select import Chosen
+from lazycache.capture.values.site_plan import Place, SitePlan
+from lazycache.capture.values.tensors import first_tensor
 from lazycache.errors import CaptureError
 from lazycache.types import DECODER_TOKENS, TOKENS
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lazycache.capture.columns import Scalar
+from lazycache.capture.inputs.columns import Scalar
+from lazycache.capture.inputs.token_text import TokenText
 from lazycache.capture.stack import Stack
-from lazycache.capture.token_text import TokenText
 from lazycache.types import DECODER_TOKENS, EXAMPLES, TableBlock
 
 

@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 import torch
 
-from lazycache.capture.convert import torch_dtype
-from lazycache.capture.corpus import longest_input
-from lazycache.capture.reduce import Pool
-from lazycache.capture.select import check_positions
+from lazycache.capture.corpus.corpus import longest_input
+from lazycache.capture.values.convert import torch_dtype
+from lazycache.capture.values.reduce import Pool
+from lazycache.capture.values.select import check_positions
 from lazycache.errors import CaptureError
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 import lazycache
 from lazycache.cache.activation_cache import ActivationCache
-from lazycache.capture.sites import match_names
+from lazycache.capture.sites.names import match_names
 from lazycache.errors import CaptureError, DatasetExistsError, DatasetNotFoundError
 from lazycache.progress import bytes_text
 from lazycache.views.corpus import python_documentation

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from lazycache.capture.site_info import Cost, SiteInfo, total
-from lazycache.capture.sites import parse_site
+from lazycache.capture.sites.names import parse_site
+from lazycache.capture.sites.site_info import Cost, SiteInfo, total
 from lazycache.views.render import console, counted, table
 
 
@@ -34,7 +34,7 @@ def sums(sites: Iterable[SiteInfo]) -> list[str]:
     """Say what the sites of a layer, and all of them, store per token.
 
     Example:
-        >>> from lazycache.capture.sites import HookPoint
+        >>> from lazycache.capture.sites.names import HookPoint
         >>> point = HookPoint("0", "out")
         >>> sums([SiteInfo("embed", point, (4,), "float32", 16),
         ...       SiteInfo("pattern_0", point, (2, -1), "float32", 8)])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lazycache.capture.convert import torch_dtype
+from lazycache.capture.values.convert import torch_dtype
 from lazycache.errors import CaptureError, nearest
 
 _SHOWN = 8

@@ -15,7 +15,7 @@ from device_helpers import LateLink
 from torch import nn
 
 import lazycache as lc
-from lazycache.capture import staging
+from lazycache.capture.device import staging
 from lazycache.errors import CaptureError, StorageError
 
 THREAD = "lazycache-delivery"

@@ -6,7 +6,7 @@ import stack_helpers as h
 import transformers
 from torch import nn
 
-from lazycache.capture.site_info import available
+from lazycache.capture.sites.site_info import available
 from lazycache.views.model_sites import print_sites, row_text, sums
 
 

@@ -1,0 +1,1 @@
+"""The regular-expression API over the same hooks."""

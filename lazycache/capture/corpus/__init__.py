@@ -1,0 +1,1 @@
+"""Driving a model over a corpus: batches, estimates, resuming, provenance."""

@@ -1,0 +1,1 @@
+"""From the device to the host: copies that nothing waits for."""

@@ -1,0 +1,1 @@
+"""Many forward passes that are one batch: `generate` and loops over a cache."""

@@ -1,0 +1,1 @@
+"""What a forward pass is called with: ids, masks, annotations, examples."""

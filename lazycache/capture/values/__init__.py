@@ -1,0 +1,1 @@
+"""What hooks hand over: which rows of it, reduced, as blocks of rows."""
