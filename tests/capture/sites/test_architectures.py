@@ -175,7 +175,7 @@ def test_a_table_that_could_not_be_applied_is_refused(changes, says):
 @pytest.mark.parametrize("given", [None, {"name": "toy"}, "toy"])
 def test_what_is_no_family_is_refused(given):
     """Anything but a Family is an error of ours."""
-    with pytest.raises(CaptureError, match=r"takes a lazycache\.capture\.family\.Family"):
+    with pytest.raises(CaptureError, match=r"takes a lazycache\.capture\.sites\.family\.Family"):
         register_architecture(given)
 
 
