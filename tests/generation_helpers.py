@@ -37,7 +37,7 @@ def generate(model, sites, prompts, mask=None, *, annotated=None, options=None, 
         out = model.generate(
             prompts, **{"attention_mask": mask, "max_new_tokens": 6, "pad_token_id": 0} | given
         )
-    assert rec.dropped == 0
+    assert rec.passes.dropped == 0
     assert hook_count(model) == hooks
     assert not {"generate", "_get_stopping_criteria"} & set(vars(model))
     [batch] = sink.batches

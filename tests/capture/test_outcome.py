@@ -44,7 +44,7 @@ def test_passes_that_were_all_stopped_are_an_error():
                 model(torch.ones(2, 4))
             except RuntimeError:
                 stopped += 1
-    assert (stopped, record.dropped, record.forwards) == (2, 2, 0)
+    assert (stopped, record.passes.dropped, record.passes.forwards) == (2, 2, 0)
 
 
 def test_passes_that_are_missing_are_reported():
@@ -56,7 +56,7 @@ def test_passes_that_are_missing_are_reported():
             model(X)
             with pytest.raises(RuntimeError):
                 model(torch.ones(2, 4))
-    assert (record.dropped, record.forwards) == (1, 1)
+    assert (record.passes.dropped, record.passes.forwards) == (1, 1)
     assert caught[0].filename == __file__
 
 
@@ -73,7 +73,7 @@ def test_a_block_may_be_allowed_to_be_empty():
     """A capture that is continued and has nothing left to do is right."""
     with h.recorder(_net(), "0", h.ListSink(), allow_empty=True) as record:
         pass
-    assert record.forwards == 0
+    assert record.passes.forwards == 0
 
 
 @pytest.mark.parametrize(

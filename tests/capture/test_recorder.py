@@ -74,7 +74,12 @@ def test_tables_are_filled(sink):
     assert sink.column("examples", "length") == [3, 4, 4]
     assert sink.column("examples", "label") == [0, 1, 2]
     assert sink.column("examples", "split") == ["a", "a", "b"]
-    assert (record.forwards, record.rows, record.examples, record.next_example) == (2, 11, 3, 8)
+    assert (
+        record.passes.forwards,
+        record.passes.rows,
+        record.passes.examples,
+        record.next_example,
+    ) == (2, 11, 3, 8)
     tokens = sink.batches[0].tables["tokens"].columns
     assert (tokens["example"].dtype, tokens["position"].dtype) == (np.int64, np.int32)
     assert tokens["token_id"].dtype == np.int64
@@ -353,7 +358,7 @@ def test_a_forward_pass_that_raises_leaves_nothing(sink):
         record.annotate(example=[4, 5])
         with pytest.raises(ValueError, match="broken"):
             model(IDS)
-        assert record._thread.current is None
+        assert record.passes._thread.current is None
         model.error = KeyboardInterrupt()
         with pytest.raises(KeyboardInterrupt):
             model(IDS)
@@ -398,7 +403,7 @@ def test_errors_of_the_sink_surface_in_the_call(sink):
     record = h.recorder(model, "embed", sink)
     with pytest.raises(OSError, match="disk full"), record:
         model(IDS)
-    assert (record.forwards, record.examples, record.next_example) == (0, 0, 0)
+    assert (record.passes.forwards, record.passes.examples, record.next_example) == (0, 0, 0)
     assert h.hook_count(model) == 0
 
 
@@ -440,7 +445,7 @@ def test_calling_around_the_model_is_an_error(sink):
     record = h.recorder(model, "resid_out_*", sink)
     with pytest.raises(CaptureError, match="LlamaForCausalLM that is captured was never"), record:
         model.forward(IDS)
-    assert record.stray == 2
+    assert record.passes.stray == 2
     assert h.hook_count(model) == 0
 
 
@@ -458,7 +463,7 @@ def test_gradient_checkpoints_give_no_double_rows(sink):
     with h.recorder(model, "attn_out_*", sink) as record:
         model(IDS, use_cache=False).logits.sum().backward()
     assert len(sink.values("attn_out_0")) == 8
-    assert record.stray > 0
+    assert record.passes.stray > 0
 
 
 def test_dtype_casts_and_reports_what_it_lost(sink):
@@ -469,7 +474,7 @@ def test_dtype_casts_and_reports_what_it_lost(sink):
     record = h.recorder(model, ["0:in", "0:out"], sink, dtype=torch.float16)
     with pytest.warns(RuntimeWarning, match=r"dtype=torch.float16: .* 0:out \(8\)"), record:
         model(torch.cat([ids, ids]))
-    assert record.overflowed == {"0:out": 8}
+    assert record.passes.overflowed == {"0:out": 8}
     assert sink.values("0:in").tolist() == [3, 4, 3, 4]
     assert sink.values("0:in").dtype == torch.int64
     assert torch.equal(sink.values("0:out")[:2], model[0].weight[ids[0]].half())
@@ -575,4 +580,4 @@ def test_a_model_on_a_gpu_is_recorded_to_the_host(sink, positions):
     assert torch.equal(sink.values("logits"), out.logits[example, position].half().cpu())
     states = out.hidden_states[1][example, position].half().cpu()
     assert torch.equal(sink.values("resid_out_0"), states)
-    assert record.overflowed == {}
+    assert record.passes.overflowed == {}

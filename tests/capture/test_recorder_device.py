@@ -120,7 +120,7 @@ def test_what_arrives_late_is_what_is_there_at_once(case, link, monkeypatch):
         for name, table in ours.tables.items():
             assert _plain(table) == _plain(theirs.tables[name])
     for name in ("forwards", "rows", "examples", "stray", "dropped", "overflowed"):
-        assert getattr(counted, name) == getattr(expected, name)
+        assert getattr(counted.passes, name) == getattr(expected.passes, name)
 
 
 def _check_equal(ours, theirs):
@@ -149,7 +149,7 @@ def test_a_forward_pass_returns_before_its_copies_arrive(link):
     with torch.no_grad(), record:
         for batch in batches():
             model(**batch)
-        assert (record.forwards, len(sink.batches)) == (3, 0)
+        assert (record.passes.forwards, len(sink.batches)) == (3, 0)
         link.land()
         record.drain()
         assert len(sink.batches) == 3
@@ -163,7 +163,7 @@ def test_overflows_are_counted_when_they_have_arrived(link):
     with torch.no_grad(), pytest.warns(RuntimeWarning, match="cannot hold"), record:  # noqa: PT031
         for batch in batches():
             model(**batch)
-    assert record.overflowed["twice:in@0"] == sum(
+    assert record.passes.overflowed["twice:in@0"] == sum(
         int(batch.sites["twice:in@0"].values.isinf().sum()) for batch in sink.batches
     )
 
@@ -250,7 +250,7 @@ def test_several_threads_keep_their_passes_whole(link):
     with torch.no_grad(), h.recorder(model, "site", sink) as record:
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(work, range(3)))
-    assert (record.forwards, record.dropped) == (90, 0)
+    assert (record.passes.forwards, record.passes.dropped) == (90, 0)
     assert sink.column("examples", "example") == list(range(90))
     for batch in sink.batches:
         ids = batch.tables["tokens"].columns["token_id"].tolist()

@@ -51,7 +51,11 @@ def test_forward_passes_of_several_threads_stay_whole():
 
     with record:
         _run(work)
-    assert (record.forwards, record.dropped, record.stray) == (THREADS * CALLS, 0, 0)
+    assert (record.passes.forwards, record.passes.dropped, record.passes.stray) == (
+        THREADS * CALLS,
+        0,
+        0,
+    )
     assert sink.column("examples", "example") == list(range(2 * THREADS * CALLS))
     seen = set()
     for batch in sink.batches:
@@ -128,4 +132,4 @@ def test_a_forward_pass_that_outlives_the_block_is_dropped():
         assert began.wait(60)
     ended.set()
     late.join()
-    assert (len(sink.batches), record.forwards, record.dropped) == (1, 1, 1)
+    assert (len(sink.batches), record.passes.forwards, record.passes.dropped) == (1, 1, 1)

@@ -69,8 +69,8 @@ def test_gradient_checkpoints_give_no_double_rows(sink, reentrant, training):
     options = {"use_reentrant": reentrant}
     model.train(training).gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     record = run(sink)
-    assert (record.forwards, record.dropped, len(sink.batches)) == (1, 0, 1)
-    assert (record.stray > 0) is training
+    assert (record.passes.forwards, record.passes.dropped, len(sink.batches)) == (1, 0, 1)
+    assert (record.passes.stray > 0) is training
     for site in plain.batches[0].sites:
         assert torch.equal(sink.values(site), plain.values(site)), site
 
@@ -96,7 +96,7 @@ def test_distributed_data_parallel(sink, wrapped):
     with h.recorder(model if wrapped else inner, sites, sink) as record:
         out = model(IDS)
         out.square().sum().backward()
-    assert record.forwards == 1
+    assert record.passes.forwards == 1
     assert torch.equal(sink.values(f"{prefix}1:out"), out.detach().flatten(0, 1))
     assert torch.equal(sink.values(f"{prefix}1:grad_out"), 2 * out.detach().flatten(0, 1))
     assert sink.column("tokens", "token_id") == IDS.flatten().tolist()
@@ -310,7 +310,7 @@ def test_forward_passes_can_go_by(sink):
         model(IDS[:1])
         with record.paused():
             model(IDS)
-    assert (record.forwards, record.stray, record.dropped) == (1, 0, 0)
+    assert (record.passes.forwards, record.passes.stray, record.passes.dropped) == (1, 0, 0)
     assert sink.column("examples", "example") == [0]
 
 
@@ -360,7 +360,7 @@ def test_everything_at_once_on_a_gpu(sink):
                 for _ in range(3)
             ]
             sum(losses).backward()
-        assert (record.forwards, record.dropped) == (3, 0)
+        assert (record.passes.forwards, record.passes.dropped) == (3, 0)
     for site in plain.batches[0].sites:
         assert sink.values(site).device.type == "cpu"
         assert torch.allclose(sink.values(site), plain.values(site), rtol=1e-3, atol=1e-4), site

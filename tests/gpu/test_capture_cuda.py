@@ -114,7 +114,7 @@ def test_no_hook_waits_for_the_device():
                 model(there, use_cache=False)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-    assert record.forwards == len(sink.batches) == 4
+    assert record.passes.forwards == len(sink.batches) == 4
 
 
 def test_a_forward_pass_returns_before_the_device_has_finished():
@@ -141,7 +141,7 @@ def test_values_that_a_dtype_cannot_hold_are_counted():
     x[0, :, :7] = 1e6
     with pytest.warns(RuntimeWarning, match="cannot hold"):
         _, record = run(model, h.ids(4, 64), x, CUDA, "sites.0", dtype=torch.float16)
-    assert record.overflowed == {"sites.0:out": 4 * 64 * 7}
+    assert record.passes.overflowed == {"sites.0:out": 4 * 64 * 7}
 
 
 def test_a_mask_on_the_device_is_right_too():

@@ -288,7 +288,7 @@ def test_if_where_takes_nothing_nothing_is_stored():
     with torch.no_grad(), recorder(model, "resid_out_1", sink, where=lambda _: False) as rec:
         model.generate(ids(2, 3), max_new_tokens=3)
     assert sink.batches == []
-    assert rec.dropped == 0
+    assert rec.passes.dropped == 0
 
 
 def test_a_module_that_is_called_twice_has_rows_of_calls():
@@ -348,7 +348,7 @@ def test_each_thread_has_a_generation_of_its_own():
     assert errors == []
     found = sorted(batch.tables["tokens"].rows for batch in sink.batches)
     assert found == [4, 6, 2 * 6, 2 * 8]
-    assert rec.dropped == 0
+    assert rec.passes.dropped == 0
     for batch in sink.batches:
         tokens = batch.tables["tokens"].columns
         own = tokens["token_id"][tokens["example"] == tokens["example"][0]].tolist()

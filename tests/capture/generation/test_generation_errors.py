@@ -61,7 +61,7 @@ def test_a_loop_that_is_broken_off_is_not_stored():
             model(ids(1, 3), use_cache=True)
             raise KeyboardInterrupt
     assert [batch.tables["tokens"].rows for batch in sink.batches] == [4]
-    assert rec.dropped == 1
+    assert rec.passes.dropped == 1
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_what_is_paused_is_neither_recorded_nor_refused():
         model.generate(ids(1, 3), max_new_tokens=3, stopping_criteria=criteria)
     [batch] = sink.batches
     assert batch.tables["tokens"].columns["step"].tolist() == [0, 0, 0, 1, 2]
-    assert rec.dropped == 0
+    assert rec.passes.dropped == 0

@@ -25,7 +25,7 @@ def test_a_loop_over_a_cache_is_a_generation_too(name):
         by_hand(model, prompts, mask, 5)
         assert sink.batches == []
     [batch] = sink.batches
-    assert (rec.forwards, rec.dropped, rec.examples) == (5, 0, 3)
+    assert (rec.passes.forwards, rec.passes.dropped, rec.passes.examples) == (5, 0, 3)
     for name_, values in wanted.tables["tokens"].columns.items():
         assert batch.tables["tokens"].columns[name_].tolist() == values.tolist()
     for site, block in wanted.sites.items():
@@ -61,7 +61,7 @@ def test_a_loop_ends_with_the_next_forward_pass_that_does_not_continue_it():
         None,
         None,
     ]
-    assert (rec.forwards, rec.dropped) == (13, 0)
+    assert (rec.passes.forwards, rec.passes.dropped) == (13, 0)
 
 
 def test_a_loop_ends_when_it_is_told_to():

@@ -90,7 +90,7 @@ def test_both_stacks_have_rows_of_their_own(sink):
     assert sink.column("examples", "length") == [3, 4]
     assert sink.column("examples", "decoder_length") == [3, 2]
     assert sink.batches[0].tables["examples"].columns["decoder_length"].dtype == np.int64
-    assert record.rows == 7
+    assert record.passes.rows == 7
 
 
 def test_equal_lengths_do_not_mix_the_stacks(sink):

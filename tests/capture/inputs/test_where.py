@@ -32,7 +32,7 @@ def test_examples_that_are_left_out_have_no_row(sink):
     assert sink.column("examples", "example") == [0, 2]
     assert sink.column("examples", "label") == ["a", "c"]
     assert sink.column("examples", "length") == [3, 2]
-    assert (record.examples, record.rows, record.next_example) == (2, 5, 3)
+    assert (record.passes.examples, record.passes.rows, record.next_example) == (2, 5, 3)
 
 
 def test_the_function_sees_inputs_ids_and_columns(sink):
@@ -74,7 +74,7 @@ def test_a_batch_that_is_left_out_is_not_written(sink):
         model(IDS)
     assert len(sink.batches) == 1
     assert sink.column("examples", "example") == [3, 4, 5]
-    assert (record.forwards, record.dropped, record.examples) == (2, 0, 3)
+    assert (record.passes.forwards, record.passes.dropped, record.passes.examples) == (2, 0, 3)
 
 
 def test_positions_need_not_fit_examples_that_are_left_out(sink):
@@ -93,7 +93,7 @@ def test_gradients_of_examples_that_are_left_out(sink):
     with h.recorder(model, "resid_out_0:grad", sink, **options) as record:
         model(IDS).logits.sum().backward()
         model(IDS)
-    assert (record.forwards, len(sink.batches)) == (2, 1)
+    assert (record.passes.forwards, len(sink.batches)) == (2, 1)
     assert sink.values("resid_out_0:grad").shape == (4, h.HIDDEN)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lazycache.capture.recorder import MAX_WAITING
+from lazycache.capture.passes import MAX_WAITING
 from lazycache.capture.values.gradients import Awaited
 from lazycache.errors import CaptureError
 
@@ -213,7 +213,7 @@ def test_one_backward_of_several_forwards(sink):
     model = Net()
     with h.recorder(model, "blocks.1:grad_out", sink) as record:
         (_loss(model(IDS)) + _loss(model(IDS[:1]))).backward()
-    assert record.forwards == 2
+    assert record.passes.forwards == 2
     assert sorted(sink.column("examples", "example")) == [0, 1, 2]
 
 
@@ -225,7 +225,7 @@ def test_a_second_backward_changes_nothing(sink):
         loss.backward(retain_graph=True)
         first = sink.values("blocks.0:grad_out")
         (3 * loss).backward()
-    assert (record.forwards, len(sink.batches)) == (1, 1)
+    assert (record.passes.forwards, len(sink.batches)) == (1, 1)
     assert torch.equal(sink.values("blocks.0:grad_out"), first)
 
 
@@ -237,7 +237,7 @@ def test_gradients_that_never_come_are_reported(sink):
     with pytest.warns(RuntimeWarning, match=says), record:  # noqa: PT031
         _loss(model(IDS)).backward()
         model(IDS)
-    assert (record.forwards, record.dropped) == (1, 1)
+    assert (record.passes.forwards, record.passes.dropped) == (1, 1)
     assert sink.column("examples", "example") == [0, 1]
 
 
@@ -313,8 +313,8 @@ def test_checkpoints_that_keep_the_graph_have_the_same_gradients(sink):
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     with h.recorder(model, sites, sink) as record:
         _loss(model(IDS, use_cache=False).logits).backward()
-    assert (record.forwards, len(sink.batches)) == (1, 1)
-    assert record.stray > 0
+    assert (record.passes.forwards, len(sink.batches)) == (1, 1)
+    assert record.passes.stray > 0
     for site in plain.batches[0].sites:
         assert torch.equal(sink.values(site), plain.values(site)), site
 
@@ -325,7 +325,7 @@ def test_a_checkpoint_around_the_whole_model_gives_no_double_rows(sink):
     with h.recorder(model, ["blocks.0", "blocks.0:grad_out"], sink) as record:
         loss = _loss(checkpoint(model, IDS, use_reentrant=False))
         loss.backward()
-    assert (record.forwards, record.dropped) == (1, 0)
+    assert (record.passes.forwards, record.passes.dropped) == (1, 0)
     assert sink.column("examples", "example") == [0, 1]
 
 
@@ -364,7 +364,7 @@ def test_an_error_of_the_sink_surfaces_in_backward(sink):
     record = h.recorder(model, "blocks.0:grad_out", sink)
     with pytest.raises(OSError, match="disk full"), record:
         _loss(model(IDS)).backward()
-    assert (record.forwards, record.dropped) == (0, 1)
+    assert (record.passes.forwards, record.passes.dropped) == (0, 1)
     assert h.hook_count(model) == 0
 
 
@@ -399,7 +399,7 @@ def test_backward_in_another_thread(sink):
             thread.start()
         for thread in threads:
             thread.join()
-    assert record.forwards == 6
+    assert record.passes.forwards == 6
     assert sorted(sink.column("examples", "example")) == list(range(6))
 
 
