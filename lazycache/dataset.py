@@ -145,8 +145,8 @@ def capture(
     Args:
         model: Any module; inside the block call it as a whole: `model(...)`.
         url: Folder or URL of the dataset.
-        sites: Names or patterns: `resid_out_*`, `mlp_act_[4-7]`, `re:...`, or module paths. See
-            `lc.sites(model)`.
+        sites: Names or patterns: `resid_out_*`, `mlp_act_[4-7]`, `re:...`, or module paths;
+            `!pattern_*` takes back what those before it found. See `lc.sites(model)`.
         tokenizer: Adds each token's text to the table `tokens`.
         dtype: Cast of floating-point values, on the device; None keeps every bit. What overflows is
             counted and reported in a warning.

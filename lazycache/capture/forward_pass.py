@@ -152,7 +152,7 @@ class ForwardPass:
             raise CaptureError(
                 f"The forward pass never called {_listed(silent)}: the module is not used for this "
                 "input, or is called in a way that hooks do not see (its forward, another thread). "
-                "Leave it out."
+                f"Leave it out: '!{silent[0]}' behind the other patterns."
             )
         for plan in known:
             asked, calls = plan.point.call, self.calls[plan.name]

@@ -12,9 +12,10 @@ from rich.markup import escape
 
 import lazycache
 from lazycache.cache.activation_cache import ActivationCache
-from lazycache.errors import LazycacheError
+from lazycache.errors import LazycacheError, QueryError
 from lazycache.options import ExtractOptions
 from lazycache.progress import bytes_text
+from lazycache.types import RAGGED
 from lazycache.views.answers import print_answer
 from lazycache.views.arguments import (
     at_least_one,
@@ -189,7 +190,13 @@ def head(
     """Print the first rows of a site: whose they are, and their values."""
     at_least_one("-n", rows)
     cache = lazycache.open(url)
-    home = cache.sites[cache[site].site].table
+    spec = cache.sites.get(cache[site].site)
+    if spec is None or site not in cache.sites or spec.layout == RAGGED:
+        raise QueryError(
+            f"{site!r} is a part of a site, or its rows differ in width: they make no table. In "
+            f"Python: lc.open({url!r})[{site!r}][0].load() is the first example."
+        )
+    home = spec.table
     shown = "row, example" if home == "examples" else "row, example, position, token"
     known = cache.snapshot.columns(home)
     wanted = [c for c in shown.split(", ") if c == "row" or c in known]

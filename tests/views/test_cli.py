@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 
+import capture_helpers
 import pytest
 import torch
 from typer.testing import CliRunner
 from views_helpers import minilm_folder
 
 import lazycache as lc
+from lazycache.errors import QueryError
 from lazycache.views.cli import app, main
 from lazycache.views.demo import run_demo
 
@@ -82,6 +84,16 @@ def test_head_shortens_vectors_in_a_table(dataset):
 def test_head_shows_as_many_rows_as_were_asked_for(dataset):
     """`head -n 60` prints 60 rows, also as a table."""
     assert len(run("head", dataset, "embed", "-n", 60).splitlines()) == 61
+
+
+@pytest.mark.parametrize("site", ["pattern_0", "z_L0H1"])
+def test_head_says_what_makes_no_table(site, tmp_path):
+    """Rows of their own width, and one head of a site, are read in Python: the error says how."""
+    model = capture_helpers.make("gpt2")
+    with lc.capture(model, tmp_path, ["pattern_0", "z_0"]), torch.no_grad():
+        model(capture_helpers.ids(1, 3))
+    with pytest.raises(QueryError, match=rf"\['{site}'\]\[0\]\.load\(\)"):
+        run("head", tmp_path, site)
 
 
 def test_a_pipe_folds_nothing(dataset):

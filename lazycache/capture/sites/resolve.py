@@ -57,7 +57,8 @@ def resolve_sites(model: nn.Module, patterns: str | Iterable[str]) -> Resolved:
     A pattern without a side (`:out`, `:in`, ...) means canonical names first, then other names of
     these (`values_L1`; `z_L1H3`, a head of `z_1`, means the whole site) and, if it fits none of
     them, module paths (side `out`). `NAME:grad` is the gradient of a canonical site. A raw site is
-    named `PATH:side`, however it was asked for.
+    named `PATH:side`, however it was asked for. `!PATTERN` takes back what the patterns before it
+    found: `["*", "!pattern_*"]`.
 
     Raises:
         SiteNotFoundError: a pattern that means nothing here; names the nearest.
@@ -77,15 +78,35 @@ def resolve_sites(model: nn.Module, patterns: str | Iterable[str]) -> Resolved:
     points: dict[str, HookPoint] = {}
     projections: dict[str, BoundProjection] = {}
     for pattern in asked:
-        found, kept = _resolve_one(model, pattern, known)
+        wanted = pattern.removeprefix("!")
+        found, kept = _resolve_one(model, wanted, known)
         if not found:
-            raise _nothing(model, pattern, known)
-        points |= found
-        projections |= kept
+            raise _nothing(model, wanted, known)
+        if wanted == pattern:
+            points |= found
+            projections |= kept
+        else:
+            _take_back(points, projections, found, kept)
+    if not points:
+        raise SiteNotFoundError(f"{', '.join(asked)}: nothing is left of what was asked for.")
     for name in points:
         _check_site(name)
     ordered = sorted(points.items(), key=lambda item: natural_key(item[0]))
     return Resolved(dict(ordered), projections)
+
+
+def _take_back(
+    points: dict[str, HookPoint],
+    projections: dict[str, BoundProjection],
+    found: dict[str, HookPoint],
+    kept: dict[str, BoundProjection],
+) -> None:
+    """Remove sites; of `head_out` alone its matrix only, since `z` may be wanted for itself."""
+    for name in kept:
+        projections.pop(name, None)
+    if len(kept) < len(found):
+        for name in found:
+            points.pop(name, None)
 
 
 def _asked(patterns: object) -> list[str]:

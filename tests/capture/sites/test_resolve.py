@@ -68,6 +68,24 @@ def test_head_out_captures_z_and_keeps_the_projection(pattern):
     assert resolve_sites(model, "z_1").projections == {}
 
 
+def test_a_pattern_behind_an_exclamation_mark_takes_sites_back():
+    """`!PATTERN` removes what was found before it; of `head_out` the matrix, not `z`."""
+    model = _make("llama")
+    assert list(resolve(model, ["resid_out_*", "z_0", "!*_0"])) == ["resid_out_1"]
+    resolved = resolve_sites(model, ["head_out_*", "!head_out_0"])
+    assert list(resolved.points) == ["z_0", "z_1"]
+    assert list(resolved.projections) == ["head_out_1.weight"]
+    assert "model.norm:out" not in resolve(model, ["model.*:out", "!model.norm"])
+    assert not resolve_sites(model, ["*", "!*", "embed"]).projections
+
+
+@pytest.mark.parametrize("patterns", [["!embed"], ["embed", "!*"], ["embed", "!nothing_here"]])
+def test_taking_back_everything_or_nothing_is_refused(patterns):
+    """No site may be left over in silence, nor a pattern that fits nothing."""
+    with pytest.raises(SiteNotFoundError, match=r"nothing is left|nothing_here"):
+        resolve(_make("llama"), patterns)
+
+
 def test_a_gradient_is_the_total_one_at_the_same_point():
     """`NAME:grad` is at the same module, on the side of gradients, and of the whole tensor."""
     model = _make("llama")
