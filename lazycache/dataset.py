@@ -269,8 +269,9 @@ def extract(  # noqa: F811  # the one that runs
     With `add_to` the sites are added to the rows that a dataset has: the same examples and
     positions, compared with the stored tokens; nothing of the rest is captured or written again. It
     can be interrupted and run again too. In the batches of the first run, which are the default,
-    the values are those that the first run would have stored, bit for bit; in others their last
-    bits may differ.
+    the values are those that the first run would have stored, bit for bit. In others their last
+    bits may differ; so they may where `where` left examples out of batches, and beside patterns,
+    which switch the model to eager attention.
 
     Args:
         model: Takes `input_ids` and `attention_mask`, or `pixel_values`.

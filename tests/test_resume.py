@@ -292,3 +292,16 @@ def test_gradients_are_refused_since_extract_has_none(model, tmp_path):
     with pytest.raises(lc.CaptureError, match=r"embed:grad is a gradient.*lc\.capture"):
         lc.extract(model, DATA, tmp_path / "new", "embed:grad")
     assert not (tmp_path / "new").exists()
+
+
+def test_another_function_of_the_same_name_is_refused(model, tmp_path):
+    """A factory gives functions of one name: what they close over is compared."""
+
+    def scaled(k):
+        return {"embed": lambda x: x * k}
+
+    lc.extract(model, [[1, 2]], tmp_path, "embed", transform=scaled(1), progress=False)
+    with pytest.raises(lc.CaptureError, match="transform of embed was another function"):
+        lc.extract(model, [[1, 2], [3]], tmp_path, "embed", transform=scaled(9), progress=False)
+    lc.extract(model, [[1, 2], [3]], tmp_path, "embed", transform=scaled(1), progress=False)
+    assert len(lc.open(tmp_path)["embed"]) == 2

@@ -123,7 +123,12 @@ class Passes:
         Raises:
             LazycacheError: what the last generation, the sink or the device met.
         """
-        late = self._end_generations(error)
+        try:
+            late = self._end_generations(error)
+        except BaseException as interrupt:  # Ctrl-C in it: what was whole before still arrives
+            self._close()
+            self._arrive(interrupt)
+            raise
         waiting = self._close()
         self._arrive(late or error)
         if late is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterable, Mapping, Sized
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from functools import partial
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -13,7 +17,8 @@ from torch import nn
 from lazycache.codec.checksum import crc32
 from lazycache.errors import CaptureError
 
-_LOOKED_AT = 64  # numbers of each parameter: other weights differ in nearly all of them
+_LOOKED_AT = 64  # numbers of each parameter that count by their place, beside the sum of all
+_WORD = 8  # bytes of an int64
 
 _RULES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
@@ -22,9 +27,13 @@ _READ = ("text", "input_ids", "attention_mask", "decoder_input_ids", "pixel_valu
 
 
 def weights_fingerprint(model: nn.Module) -> str | None:
-    """Tell weights apart: CRC-32 of the names and of some numbers of every parameter.
+    """Tell weights apart: CRC-32 of name, some numbers and the sum of all bits of every parameter.
 
-    None for weights that cannot be looked at: on the meta device, or sparse.
+    So one neuron that was switched off is another model too, and other running statistics: buffers
+    count that a checkpoint would save. None for weights that cannot be looked at: on the meta
+    device, or sparse.
+
+    Cost: reads every parameter once, about 10 GB/s on one core.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -34,13 +43,82 @@ def weights_fingerprint(model: nn.Module) -> str | None:
         False
     """
     checksum = 0
-    for name, parameter in model.named_parameters():
+    for name, parameter in _saved(model):
         if parameter.is_meta or parameter.layout != torch.strided:
             return None
         flat = parameter.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // _LOOKED_AT)].cpu().contiguous()
-        checksum = crc32(some.view(torch.uint8).numpy().data, crc32(name.encode(), checksum))
+        some = flat[:: max(1, flat.numel() // _LOOKED_AT)]
+        whole, tail = _words(flat)
+        checksum = crc32(name.encode(), checksum)
+        for numbers in (some, tail, whole.sum().reshape(1)):
+            plain = numbers.cpu().contiguous().view(torch.uint8)
+            checksum = crc32(plain.numpy().data, checksum)
     return f"{checksum:08x}"
+
+
+def _saved(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    buffers = dict(model.named_buffers())
+    if buffers:
+        kept = model.state_dict().keys()  # tables that a model computes itself are not among them
+        yield from ((name, buffer) for name, buffer in buffers.items() if name in kept)
+
+
+def _words(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the bits of numbers as int64, and the numbers at the end that fill no word.
+
+    Sums of whole numbers are the same on every device and in every order.
+    """
+    if flat.storage_offset() * flat.element_size() % _WORD:
+        flat = flat.clone()  # a view of wider numbers begins where one could
+    stop = len(flat) - len(flat) % max(1, _WORD // flat.element_size())
+    return flat[:stop].view(torch.int64), flat[stop:]
+
+
+def function_fingerprint(function: object) -> str:
+    """Tell functions of one name apart: CRC-32 of source and of plain values it closes over.
+
+    Functions without source (typed into a prompt) count by their bytecode. What a function reads
+    elsewhere, a global or an attribute, does not count.
+
+    Example:
+        >>> def scaled(k):
+        ...     return lambda x: x * k
+        >>> function_fingerprint(scaled(1)) == function_fingerprint(scaled(100))
+        False
+    """
+    return f"{crc32(_told(function).encode()):08x}"
+
+
+def _told(value: object, *, inside: tuple[object, ...] = ()) -> str:
+    """Say what a function does, as text that is the same in another process."""
+    within = (*inside, value)
+    if isinstance(value, partial):
+        parts = [value.func, *value.args, *value.keywords, *value.keywords.values()]
+        return f"partial({', '.join(_told(part, inside=within) for part in parts)})"
+    function = value.__func__ if isinstance(value, MethodType) else value
+    # one that calls itself closes over itself
+    if not isinstance(function, FunctionType) or any(value is outer for outer in inside):
+        plain = value is None or isinstance(value, str | bytes | int | float | complex)
+        return repr(value) if plain else str(getattr(value, "__qualname__", type(value)))
+    cells = [_content(cell) for cell in function.__closure__ or ()]
+    parts = [*(function.__defaults__ or ()), *cells]
+    told = [_told(part, inside=within) for part in parts]
+    return "; ".join([_source(function.__code__), *told])
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that has no value yet
+        return None
+
+
+def _source(code: CodeType) -> str:
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):
+        return f"{sys.version_info[:2]} {code.co_code.hex()} {code.co_names}"
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str | None]:

@@ -1,5 +1,7 @@
 """Short numbers that tell models, tokenizers and corpora apart."""
 
+from functools import partial
+
 import capture_helpers as h
 import numpy as np
 import pytest
@@ -7,10 +9,12 @@ import torch
 from tokenizers import NormalizedString, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase, Normalizer
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from lazycache.capture.corpus.fingerprints import (
     corpus_fingerprint,
+    function_fingerprint,
     tokenizer_fingerprint,
     weights_fingerprint,
 )
@@ -31,6 +35,32 @@ def test_weights_are_told_apart_by_any_parameter():
         other.transformer.h[1].mlp.c_fc.weight.mul_(1.01)
     assert weights_fingerprint(one) != weights_fingerprint(other)
     assert weights_fingerprint(one.to("meta")) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int8])
+def test_weights_are_told_apart_by_each_single_number(dtype):
+    """A neuron that was switched off is another model, wherever it is and however long the rest."""
+    weights = torch.arange(1, 1000).to(dtype)
+    model = torch.nn.Module()
+    for first in (0, 1):  # a parameter may begin in the middle of a word of its storage
+        model.weight = torch.nn.Parameter(weights[first:], requires_grad=False)
+        known = weights_fingerprint(model)
+        for at in (-1, 1, 500, 996):
+            kept = model.weight[at].item()
+            model.weight[at] = 0
+            assert weights_fingerprint(model) != known
+            model.weight[at] = kept
+        assert weights_fingerprint(model) == known
+
+
+def test_weights_without_numbers_have_a_fingerprint():
+    """A parameter may be empty, or one number without a dimension."""
+    model = torch.nn.Module()
+    model.empty = torch.nn.Parameter(torch.empty(0, 3))
+    model.scale = torch.nn.Parameter(torch.tensor(2.0))
+    known = weights_fingerprint(model)
+    model.scale.data.mul_(2)
+    assert weights_fingerprint(model) != known
 
 
 def test_tokenizers_are_told_apart_by_vocabulary_special_tokens_and_rules():
@@ -98,3 +128,42 @@ def test_a_corpus_that_may_be_read_once_is_left_alone():
     assert corpus_fingerprint(items)["crc32"] is None
     assert next(items) == [1]
     assert corpus_fingerprint([object()])["crc32"] is None
+
+
+def test_buffers_that_a_checkpoint_saves_are_weights():
+    """Running statistics are part of what a model computes; tables it makes itself are not."""
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    model.register_buffer("table", torch.zeros(3), persistent=False)
+    before = weights_fingerprint(model)
+    model.table.add_(1)
+    assert weights_fingerprint(model) == before
+    model[0].running_mean.add_(1)
+    assert weights_fingerprint(model) != before
+
+
+def test_functions_of_one_name_are_told_apart():
+    """By source, by what they close over, by defaults and by the values of a partial."""
+
+    def scaled(k):
+        return lambda x: x * k
+
+    def shifted(x, by=1):
+        return x + by
+
+    def halved(x):
+        return halved(x / 2) if x > 1 else x
+
+    assert function_fingerprint(halved) == function_fingerprint(halved)
+    known = [function_fingerprint(scaled(1)), function_fingerprint(shifted)]
+    assert known == [function_fingerprint(scaled(1)), function_fingerprint(shifted)]
+    others = [scaled(2), partial(shifted, by=1), partial(shifted, by=2), len, torch.relu]
+    assert len({*known, *map(function_fingerprint, others)}) == 7
+
+
+def test_a_function_without_source_counts_by_its_code():
+    """Functions that were typed into a prompt have no file."""
+    spaces = [{}, {}]
+    for space, text in zip(spaces, ("x + 1", "x - 1"), strict=True):
+        exec(f"def f(x): return {text}", space)
+    first, second = (function_fingerprint(space["f"]) for space in spaces)
+    assert first != second
