@@ -10,6 +10,7 @@ from torch import nn
 
 from lazycache.addition import Addition, Wanted
 from lazycache.cache.activation_cache import ActivationCache
+from lazycache.cache.stored_sites import StoredSites
 from lazycache.capture.corpus.corpus import Corpus, longest_input
 from lazycache.capture.corpus.estimate import Estimate
 from lazycache.capture.inputs.where import Where
@@ -95,7 +96,8 @@ def open(  # noqa: A001  # lc.open reads as what it does; the builtin is not use
             f"{store.url} has no snapshot {snapshot}: its versions are 0 to {len(commits)}."
         )
     replayed = Snapshot.replay(identity, commits[:snapshot])
-    return ActivationCache(store, replayed, io=IoCounters(), check=check, connect=connect)
+    stored = StoredSites(store, replayed, io=IoCounters(), check=check, connect=connect)
+    return ActivationCache(stored)
 
 
 def sites(model: nn.Module) -> list[SiteInfo]:

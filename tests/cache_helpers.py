@@ -14,6 +14,7 @@ import torch
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.cache.gather import words_of
 from lazycache.cache.reader import Reader
+from lazycache.cache.stored_sites import StoredSites
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.shard import ShardEncoder
@@ -113,7 +114,7 @@ class Dataset:
         return Reader(self.store, self.snapshot, io=IoCounters(), **options)
 
     def cache(self, **options: Any) -> ActivationCache:
-        return ActivationCache(self.store, self.snapshot, **options)
+        return ActivationCache(StoredSites(self.store, self.snapshot, **options))
 
     def _shard(
         self,

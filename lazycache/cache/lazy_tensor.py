@@ -20,6 +20,7 @@ from lazycache.cache.loading import load, nested, padded, to_numpy
 from lazycache.cache.operators import Operators
 from lazycache.cache.plan import Rows, as_array, blocks
 from lazycache.cache.reductions import Reductions
+from lazycache.cache.row_queries import RowQueries
 from lazycache.cache.selection import Dense, Grid, Lead
 from lazycache.cache.source import Source, not_pickled, targets
 from lazycache.cache.units import Units, of_map, unit_map
@@ -34,7 +35,7 @@ CONVERTED_ROWS = 4096
 """Rows that are held in both dtypes at a time while values are converted."""
 
 
-class LazyTensor(Reductions, Operators):
+class LazyTensor(Reductions, Operators, RowQueries):
     """A tensor of a dataset, not in memory: (examples, positions, *row), or (examples, *row).
 
     Index it as a torch tensor: integers, slices, `...`, index arrays, masks over the leading
