@@ -1,4 +1,4 @@
-"""The front door: `open`, `capture`, `extract` and `sites` wire the stages and hold no logic."""
+"""The front door: `capture`, `extract` and `sites` wire the stages and hold no logic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import nn
 
 from lazycache.addition import Addition, Wanted
 from lazycache.cache.activation_cache import ActivationCache
-from lazycache.cache.stored_sites import StoredSites
 from lazycache.capture.corpus.corpus import Corpus, longest_input
 from lazycache.capture.corpus.estimate import Estimate
 from lazycache.capture.inputs.where import Where
@@ -21,8 +20,8 @@ from lazycache.capture.values.select import Positions
 from lazycache.catalog.identity import read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
-from lazycache.errors import SelectionError
 from lazycache.extraction import Extraction
+from lazycache.opening import open as open_dataset
 from lazycache.options import (
     CHUNK_ROWS,
     COMMIT_BYTES,
@@ -32,17 +31,14 @@ from lazycache.options import (
     SHARD_BYTES,
     CaptureOptions,
     ExtractOptions,
-    Url,
     check_addition,
     limits_of,
     one_place,
     settings_of,
 )
-from lazycache.query.sql import connect
 from lazycache.session import Capture
-from lazycache.storage.open_store import open_store
+from lazycache.storage.open_store import Url, open_store
 from lazycache.storage.store import Store
-from lazycache.types import IoCounters
 from lazycache.writer.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,52 +48,6 @@ else:
     def overload(function):  # noqa: ANN001, ANN201  # typed above
         """Do nothing: `typing` keeps overloads beyond the end, and DuckDB then complains."""
         return function
-
-
-def open(  # noqa: A001  # lc.open reads as what it does; the builtin is not used here
-    url: Url,
-    *,
-    snapshot: int | None = None,
-    check: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-) -> ActivationCache:
-    """Open a dataset to read it.
-
-    Args:
-        url: Its folder or URL.
-        snapshot: Version to read; None is the newest.
-        check: Compare the checksum of every chunk when it is first touched (about 2 GB/s, once).
-        storage_options: Handed to fsspec.
-
-    Returns:
-        The cache: a mapping of site name to lazy tensor.
-
-    Raises:
-        DatasetNotFoundError: there is no dataset; says what is there instead.
-        FormatVersionError: a newer lazycache wrote it.
-        CorruptShardError: the log is damaged.
-        SelectionError: no such snapshot.
-
-    Cost: reads the log, one small file per commit; no activation and no table.
-
-    Example:
-        >>> import tempfile, torch, lazycache as lc
-        >>> model, url = torch.nn.Sequential(torch.nn.Linear(2, 3)), tempfile.mkdtemp()
-        >>> with lc.capture(model, url, "0"):
-        ...     _ = model(torch.ones(4, 2))
-        >>> list(lc.open(url))
-        ['0:out']
-    """
-    store = open_store(url, create=False, storage_options=storage_options)
-    identity = read_identity(store)
-    commits = CommitLog(store).read()
-    if snapshot is not None and not 0 <= snapshot <= len(commits):
-        raise SelectionError(
-            f"{store.url} has no snapshot {snapshot}: its versions are 0 to {len(commits)}."
-        )
-    replayed = Snapshot.replay(identity, commits[:snapshot])
-    stored = StoredSites(store, replayed, io=IoCounters(), check=check, connect=connect)
-    return ActivationCache(stored)
 
 
 def sites(model: nn.Module) -> list[SiteInfo]:
@@ -135,6 +85,7 @@ def capture(
     chunk_rows: int = CHUNK_ROWS,
     commit_bytes: int = COMMIT_BYTES,
     commit_seconds: float = COMMIT_SECONDS,
+    statistics: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Capture:
     """Store the activations of every forward pass inside a `with` block.
@@ -173,6 +124,8 @@ def capture(
         commit_bytes: Bytes after which a commit begins by itself.
         commit_seconds: Age of the oldest uncommitted row at which a commit begins by itself. A
             crash loses that much, and what waits in the queue.
+        statistics: Store numbers of the values beside them (about 2 % more bytes), so that `mean`
+            and its like of whole sites read no activation.
         storage_options: Handed to fsspec.
 
     Raises:
@@ -214,6 +167,7 @@ def capture(
             commit_bytes=commit_bytes,
             commit_seconds=commit_seconds,
             rank=0,
+            statistics=statistics,
         ),
     )
 
@@ -349,7 +303,7 @@ def extract(  # noqa: F811  # the one that runs
     if dry_run:
         return work.estimate()
     work.execute(show=progress, check_disk=check_disk)
-    return open(place, storage_options=options.get("storage_options"))
+    return open_dataset(place, storage_options=options.get("storage_options"))
 
 
 def _newest(store: Store) -> Snapshot:

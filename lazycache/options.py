@@ -14,10 +14,8 @@ from lazycache.capture.inputs.where import Where
 from lazycache.capture.values.reduce import Pool, Transform
 from lazycache.capture.values.select import Positions
 from lazycache.errors import CaptureError
+from lazycache.storage.open_store import Url
 from lazycache.writer.settings import Settings
-
-Url = str | os.PathLike[str]
-"""A folder of this machine, or a URL that fsspec knows."""
 
 RUN = "main"
 """Name of a run that is not named."""
@@ -55,6 +53,7 @@ class CaptureOptions(TypedDict, total=False):
     chunk_rows: int
     commit_bytes: int
     commit_seconds: float
+    statistics: bool
     storage_options: Mapping[str, Any] | None
 
 
@@ -89,6 +88,7 @@ def settings_of(options: CaptureOptions) -> Settings:
         commit_bytes=options.get("commit_bytes", COMMIT_BYTES),
         commit_seconds=options.get("commit_seconds", COMMIT_SECONDS),
         rank=0,
+        statistics=options.get("statistics", True),
     )
 
 

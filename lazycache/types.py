@@ -94,6 +94,36 @@ class ChunkRef:
 
 
 @dataclass(frozen=True, slots=True)
+class StatsPart:
+    """Where one row group of a statistics file lies, and its checksum."""
+
+    rows: int
+    """Blocks, zones or ranks: the rows of its matrices."""
+    crc: int
+    """CRC-32 of the bytes from its first matrix to the end of its last one."""
+    offsets: tuple[int, ...]
+    """Byte offsets of its matrices, multiples of 64; 0: it is not stored, all of it is zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsRef:
+    """The statistics of one shard as a commit names them."""
+
+    path: str
+    """Relative to the dataset: `stats/<site>/<unique>-r<rank>.parquet`."""
+    length: int
+    """Bytes of the whole file."""
+    chunks: tuple[int, ...]
+    """How many chunks each block has, in order; () if there are no blocks."""
+    blocks: StatsPart | None
+    """Counts and moments of each block."""
+    zones: tuple[StatsPart, ...]
+    """Least and greatest of every 128 rows, in order; () if there are none."""
+    top: StatsPart | None
+    """The greatest values of the shard and their rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShardRef:
     """One immutable activation file as a commit names it."""
 
@@ -111,6 +141,8 @@ class ShardRef:
     """Version of the commit whose rows it covers; None: the commit that names this shard."""
     chunks: tuple[ChunkRef, ...]
     """Its chunks in row order."""
+    stats: StatsRef | None = None
+    """Its statistics; None: it has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +188,42 @@ class ArrayRef:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor of a value that was stored beside the sites."""
+
+    dtype: str
+    """As in `SiteSpec`."""
+    shape: tuple[int, ...]
+    """Of the tensor."""
+    lead: int
+    """How many of its dimensions count the rows of the file; the others are the shape of a row."""
+    path: str | None
+    """Relative to the dataset: `entries/<unique>.parquet`; None of a tensor without values."""
+    length: int
+    """Bytes of the whole file."""
+    chunks: tuple[ChunkRef, ...]
+    """Its row groups in order; without index columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRef:
+    """A value that was stored beside the sites, under a name as a commit names it."""
+
+    name: str
+    """The key of the cache."""
+    tensors: tuple[TensorRef, ...]
+    """The tensors in it, in the order in which its tree counts them."""
+    path: str | None
+    """Relative to the dataset: `entries/<unique>.json`; None: the value is its one tensor."""
+    start: int
+    """Byte offset of its tree in this file."""
+    length: int
+    """Bytes of the tree."""
+    crc: int
+    """CRC-32 of these bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """Who captured what, how: the provenance of a run."""
 
@@ -189,6 +257,8 @@ class Commit:
     """Activations added by this commit."""
     arrays: tuple[ArrayRef, ...] = ()
     """Tensors of the model that this commit adds to its run."""
+    entries: tuple[EntryRef, ...] = ()
+    """Values that this commit stores beside the sites; of one name the last counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +342,8 @@ class IoCounters:
     """Rows handed out."""
     bytes: int = 0
     """Bytes asked for."""
+    statistics_bytes: int = 0
+    """Bytes of stored statistics asked for, which are not in the other numbers."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, *, requests: int, rows: int, nbytes: int) -> None:
@@ -281,7 +353,12 @@ class IoCounters:
             self.rows += rows
             self.bytes += nbytes
 
+    def add_statistics(self, nbytes: int) -> None:
+        """Count one read of stored statistics; safe from several threads."""
+        with self._lock:
+            self.statistics_bytes += nbytes
+
     def reset(self) -> None:
         """Start again from zero."""
         with self._lock:
-            self.requests = self.rows = self.bytes = 0
+            self.requests = self.rows = self.bytes = self.statistics_bytes = 0

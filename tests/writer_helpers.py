@@ -258,7 +258,7 @@ def read_array(store: Store, snapshot: Snapshot, name: str, *, run: str = "main"
 def data_files(store: Store) -> set[str]:
     """Shards, table files and arrays that lie in the folder, hidden ones included."""
     root = store.local_path("data").parent
-    found = [path for part in ("data", "tables", "arrays") for path in root.glob(f"{part}/**/*")]
+    found = [path for part in ("data", "stats", "tables", "arrays") for path in root.glob(f"{part}/**/*")]
     return {path.relative_to(root).as_posix() for path in found if path.is_file()}
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from lazycache.catalog import fields
+from lazycache.catalog.entry_records import decode_entry, encode_entry
 from lazycache.catalog.int_lists import decode_ints, encode_ints
+from lazycache.catalog.statistics_records import decode_statistics, encode_statistics
 from lazycache.errors import CorruptShardError, FormatVersionError, StorageError
 from lazycache.types import (
     ArrayRef,
@@ -61,6 +63,7 @@ def encode(commit: Commit) -> bytes:
         *map(_encode_rows, commit.tables),
         *map(_encode_shard, commit.shards),
         *map(_encode_array, commit.arrays),
+        *map(encode_entry, commit.entries),
     ]
     record = {
         "version": commit.version,
@@ -132,6 +135,7 @@ def _commit(entry: Mapping[str, Any], *, version: int, where: str) -> Commit:
         tables=tuple(parts["rows"]),
         shards=tuple(parts["shard"]),
         arrays=tuple(parts["array"]),
+        entries=tuple(parts["entry"]),
     )
 
 
@@ -206,7 +210,7 @@ def _rows(op: Mapping[str, Any]) -> TableFileRef:
 
 
 def _encode_shard(shard: ShardRef) -> dict[str, Any]:
-    return {
+    op = {
         "op": "shard",
         "site": shard.site,
         "path": shard.path,
@@ -216,6 +220,8 @@ def _encode_shard(shard: ShardRef) -> dict[str, Any]:
         "covers": shard.covers,
         "chunks": [_encode_chunk(chunk) for chunk in shard.chunks],
     }
+    # who does not know statistics reads the values
+    return op if shard.stats is None else {**op, "stats": encode_statistics(shard.stats)}
 
 
 def _encode_chunk(chunk: ChunkRef) -> list[Any]:
@@ -236,6 +242,7 @@ def _shard(op: Mapping[str, Any]) -> ShardRef:
         row_start=fields.integer(op, "row_start"),
         covers=None if op.get("covers") is None else fields.integer(op, "covers"),
         chunks=chunks,
+        stats=None if op.get("stats") is None else decode_statistics(op["stats"]),
     )
 
 
@@ -285,4 +292,5 @@ _DECODERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "rows": _rows,
     "shard": _shard,
     "array": _array,
+    "entry": decode_entry,
 }

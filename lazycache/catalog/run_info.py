@@ -6,6 +6,7 @@ not said.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +22,28 @@ SUBSET = "subset"
 HEADS = "heads"
 """Key: prefix of site names to [query heads, heads of keys and values] of the model."""
 
+LAYERS = "layers"
+"""Key: prefix of site names to the number of layers of the model."""
+
+SITES = "sites"
+"""Key: site to the raw name of where it was in the model."""
+
+_CUT = re.compile(r" [a-z_]+(?:\.[qkv])? [0-9]+/[0-9]+x[0-9]+")
+"""What follows a raw name where heads were cut out of what passed there."""
+
+_ROTATING = ("rope", "rotary", "alibi", "relative_attention")
+"""Beginnings of keys in configurations of models that tell positions inside attention."""
+
 _LINEAR = (None, "mean", "sum")
 
 
 def info_of(snapshot: Snapshot, run: str, site: str) -> Mapping[str, Any]:
     """Return what is said of a site of a run: by the run, or by what added the site to it."""
     own = snapshot.runs[run].info if run in snapshot.runs else {}
-    if site in _mapping(own, "sites"):
+    if site in _mapping(own, SITES):
         return own
     added = (r.info for r in snapshot.runs.values() if r.info.get(ADDS_TO) == run)
-    return next((info for info in added if site in _mapping(info, "sites")), own)
+    return next((info for info in added if site in _mapping(info, SITES)), own)
 
 
 def subset_of(info: Mapping[str, Any], site: str) -> tuple[int, ...] | None:
@@ -80,6 +93,51 @@ def head_counts(info: Mapping[str, Any], prefix: str) -> tuple[int, int] | None:
         return None
     heads, kv_heads = counts
     return (heads, kv_heads) if 0 < kv_heads <= heads else None
+
+
+def layer_count(info: Mapping[str, Any], prefix: str) -> int | None:
+    """Return how many layers the model has; None if it is not said.
+
+    Example:
+        >>> layer_count({"layers": {"": 12}}, ""), layer_count({}, "")
+        (12, None)
+    """
+    count = _mapping(info, LAYERS).get(prefix)
+    return count if type(count) is int and count > 0 else None
+
+
+def says_positions_are_added(info: Mapping[str, Any]) -> bool:
+    """Say whether the model is known to add positions to its embedding of the tokens.
+
+    Models of which a configuration is stored that speaks of no other way to tell positions.
+
+    Example:
+        >>> says_positions_are_added({"model": {"config": {"n_positions": 64}}})
+        True
+        >>> says_positions_are_added({"model": {"config": {"rope_theta": 1e4}}})
+        False
+    """
+    config = _mapping(_mapping(info, "model"), "config")
+    return bool(config) and not any(str(key).startswith(_ROTATING) for key in config)
+
+
+def sites_at(info: Mapping[str, Any], raw: str) -> dict[str, bool]:
+    """Return the sites that were where a raw name says, and whether heads were cut out there.
+
+    Example:
+        >>> sites_at({"sites": {"resid_out_3": "h.3:out", "embed": "h.0:in"}}, "h.3:out")
+        {'resid_out_3': False}
+        >>> sites_at({"sites": {"z_3": "h.3.c_proj:in heads 4/4x8"}}, "h.3.c_proj:in")
+        {'z_3': True}
+    """
+    found: dict[str, bool] = {}
+    for site, point in _mapping(info, SITES).items():
+        # a dataset may have very many runs: most points are told apart by their beginning
+        if isinstance(point, str) and point.startswith(raw):
+            end = point[len(raw) :]
+            if not end or _CUT.fullmatch(end):
+                found[site] = bool(end)
+    return found
 
 
 def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -13,13 +13,16 @@ from operator import attrgetter
 
 from lazycache.catalog.column_types import widest
 from lazycache.catalog.conflicts import same_array
+from lazycache.catalog.entry_records import check_entry, entry_paths
 from lazycache.catalog.extents import Extents, merged_extents
 from lazycache.catalog.natural import natural_key
 from lazycache.catalog.placing import check_array, check_shard, check_site, check_tiling
+from lazycache.catalog.statistics_records import check_statistics
 from lazycache.errors import CorruptShardError, SiteNotFoundError, nearest
 from lazycache.types import (
     ArrayRef,
     Commit,
+    EntryRef,
     Identity,
     RunInfo,
     ShardRef,
@@ -90,6 +93,8 @@ class Snapshot:
     """Sites by name, in natural order: `resid_out_2` before `resid_out_10`."""
     commits: tuple[Commit, ...] = ()
     """All commits: commit v is commits[v-1]."""
+    entries: Mapping[str, EntryRef] = field(default_factory=dict)
+    """Values that were stored beside the sites, by name, in order of first appearance."""
     _tables: Mapping[str, _Table] = field(default_factory=dict, repr=False)
     _shards: Mapping[str, tuple[PlacedShard, ...]] = field(default_factory=dict, repr=False)
     _arrays: Mapping[tuple[str, str], ArrayRef] = field(default_factory=dict, repr=False)
@@ -193,6 +198,7 @@ class _Replay:
         self._tables: dict[str, _OpenTable] = {}
         self._shards: dict[str, list[PlacedShard]] = {}
         self._arrays: dict[tuple[str, str], ArrayRef] = {}  # new ones
+        self._entries = dict(before.entries)
         self._paths = set(before._paths)  # noqa: SLF001 - a snapshot in the making
 
     def add(self, commit: Commit) -> None:
@@ -213,8 +219,13 @@ class _Replay:
             self._place(shard)
         for array in commit.arrays:
             self._keep(array, run=commit.run)
+        for entry in commit.entries:
+            check_entry(entry)
+            self._entries[entry.name] = entry
         paths = [file.path for file in commit.tables]
+        paths += entry_paths(commit.entries)
         paths += [shard.path for shard in commit.shards]
+        paths += [shard.stats.path for shard in commit.shards if shard.stats is not None]
         self._claim(paths + [array.path for array in commit.arrays])
 
     def _claim(self, paths: Sequence[str]) -> None:
@@ -274,6 +285,7 @@ class _Replay:
         if site is None:
             raise CorruptShardError(f"{shard.path!r} is of site {shard.site!r}: nobody declared it")
         check_shard(shard, site)
+        check_statistics(shard, site)
         version = self._version if shard.covers is None else shard.covers
         base, rows = self._table(site.table).added.get(version, (0, 0))
         if shard.row_start + shard.rows > rows:
@@ -312,6 +324,7 @@ class _Replay:
             runs=self._runs,
             sites={name: self._sites[name] for name in names},
             commits=(*before.commits, *self._commits),
+            entries=self._entries,
             _tables={**before._tables, **{k: v.closed() for k, v in self._tables.items()}},  # noqa: SLF001
             _shards={**before._shards, **{k: tuple(v) for k, v in self._shards.items()}},  # noqa: SLF001
             _arrays={**before._arrays, **self._arrays},  # noqa: SLF001

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 
 from lazycache.codec.checksum import crc32, crc32_combine
-from lazycache.codec.thrift import Value, i16, i32, i64, listing, struct, structs, text
+from lazycache.codec.thrift import Value, i16, i32, i64, listing, struct, structs, text, varint
 
 ALIGNMENT = 64
 """Payloads start at a multiple of this: what any torch kernel or SIMD load may ask for."""
@@ -21,12 +21,15 @@ ALIGNMENT = 64
 INT32, INT64, BYTE_ARRAY, FIXED = 1, 2, 6, 7
 """Physical types of Parquet."""
 
+UTF8 = 0
+"""Converted type of Parquet: the bytes are text."""
+
 PLAIN, DELTA_LENGTH = 0, 6
 """Encodings of Parquet: values alone, or their lengths and then the values."""
 
 _MAGIC = b"PAR1"
 _ZEROS = memoryview(bytes(ALIGNMENT))
-_REQUIRED, _RLE, _UNCOMPRESSED, _DATA_PAGE = 0, 3, 0, 0
+_REQUIRED, _OPTIONAL, _RLE, _UNCOMPRESSED, _DATA_PAGE = 0, 1, 3, 0, 0
 
 Write = Callable[[Sequence[memoryview]], None]
 """What takes the bytes of a file, in order."""
@@ -44,6 +47,10 @@ class Column:
     """Bytes of a value of type `FIXED`."""
     encoding: int = PLAIN
     """How all of its pages are encoded."""
+    optional: bool = False
+    """Whether a page may have no values: then all of its rows are NULL. For `PLAIN` only."""
+    converted: int | None = None
+    """Its converted type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +129,18 @@ class PageFile:
         self._flush()
 
     def _page(self, column: Column, payload: Payload, *, rows: int) -> tuple[_Page, Placed]:
-        crc, size, lead = 0, sum(piece.nbytes for piece in payload.values), len(payload.lengths)
+        crc, size = 0, sum(piece.nbytes for piece in payload.values)
+        front = _levels(rows, present=size > 0) if column.optional else payload.lengths
         for piece in payload.values:
             crc = crc32(piece, crc)
-        whole = crc32_combine(crc32(payload.lengths), crc, size) if lead else crc
+        lead = len(front)
+        whole = crc32_combine(crc32(front), crc, size) if lead else crc
         header = _page_header(column, size=lead + size, crc=whole, rows=rows)
         lead += len(header)
         # the gap lies before the header, where no reader looks: pages are found by their offset
         self._append([_ZEROS[: -(self.length + lead) % ALIGNMENT]])
         start = self.length
-        self._append([memoryview(header), memoryview(payload.lengths), *payload.values])
+        self._append([memoryview(header), memoryview(front), *payload.values])
         return _Page(start, lead + size, rows), Placed(start + lead, crc)
 
     def _append(self, buffers: Sequence[memoryview]) -> None:
@@ -173,10 +182,18 @@ def _page_header(column: Column, *, size: int, crc: int, rows: int) -> bytes:
     return struct(fields).data
 
 
+def _levels(rows: int, *, present: bool) -> bytes:
+    """Return the definition levels of a page: all rows have values, or none has one."""
+    run = varint(rows << 1) + bytes([present])
+    return len(run).to_bytes(4, "little") + run
+
+
 def _schema_element(column: Column) -> Value:
     width = {2: i32(column.width)} if column.physical == FIXED else {}
+    repetition = i32(_OPTIONAL if column.optional else _REQUIRED)
+    converted = {} if column.converted is None else {6: i32(column.converted)}
     return struct(
-        {1: i32(column.physical), **width, 3: i32(_REQUIRED), 4: text(column.name)},
+        {1: i32(column.physical), **width, 3: repetition, 4: text(column.name), **converted},
     )
 
 

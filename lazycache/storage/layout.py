@@ -1,12 +1,15 @@
 """Where things lie in a dataset: the only place that builds or checks a path. Pure.
 
-A dataset holds one identity, a log of commits, activation shards, table files and arrays::
+A dataset holds one identity, a log of commits, activation shards and their statistics, table files
+and arrays::
 
     lazycache.json
     _log/00000000000000000007.json
     data/<site>/<unique>-r<rank>.parquet
+    stats/<site>/<unique>-r<rank>.parquet
     tables/<table>/<unique>-r<rank>.parquet
     arrays/<name>/<unique>-r<rank>.parquet
+    entries/<unique>.json, entries/<unique>.parquet
 
 Names become folder names that every file system and bucket takes: what is not a letter, digit,
 `.`, `_` or `-` is written as `~XX`, the hexadecimal value of each of its UTF-8 bytes.
@@ -25,13 +28,19 @@ LOG_PREFIX = "_log/"
 DATA_PREFIX = "data/"
 """Folder of the activation shards."""
 
+STATS_PREFIX = "stats/"
+"""Folder of the statistics of activation shards."""
+
 TABLES_PREFIX = "tables/"
 """Folder of the table files."""
 
 ARRAYS_PREFIX = "arrays/"
 """Folder of the tensors of the model that runs keep."""
 
-FILE_PREFIXES = (DATA_PREFIX, TABLES_PREFIX, ARRAYS_PREFIX)
+ENTRIES_PREFIX = "entries/"
+"""Folder of values that were stored beside the sites."""
+
+FILE_PREFIXES = (DATA_PREFIX, STATS_PREFIX, TABLES_PREFIX, ARRAYS_PREFIX, ENTRIES_PREFIX)
 """Folders of all the files that commits name."""
 
 _FOLDER_BYTES = 200  # file systems stop at 255 bytes per name; some encrypting ones earlier
@@ -86,6 +95,16 @@ def shard_path(site: str, *, unique: str, rank: int) -> str:
     return f"{DATA_PREFIX}{site_dir(site)}/{_file_name(unique, rank)}"
 
 
+def stats_path(site: str, *, unique: str, rank: int) -> str:
+    """Return the path of the statistics of a new activation shard: of one name with it.
+
+    Example:
+        >>> stats_path("embed", unique="0a1b", rank=2)
+        'stats/embed/0a1b-r2.parquet'
+    """
+    return f"{STATS_PREFIX}{site_dir(site)}/{_file_name(unique, rank)}"
+
+
 def table_path(table: str, *, unique: str, rank: int) -> str:
     """Return the path of a new file of table rows.
 
@@ -104,6 +123,17 @@ def array_path(name: str, *, unique: str, rank: int) -> str:
         'arrays/head_out_3.weight/0a1b-r0.parquet'
     """
     return f"{ARRAYS_PREFIX}{site_dir(name)}/{_file_name(unique, rank)}"
+
+
+def entry_path(unique: str, *, suffix: str) -> str:
+    """Return the path of a new file of values: a tensor (`parquet`), or trees of values (`json`).
+
+    Example:
+        >>> entry_path("0a1b", suffix="json")
+        'entries/0a1b.json'
+    """
+    assert _UNIQUE.fullmatch(unique), f"not a unique part: {unique!r}"
+    return f"{ENTRIES_PREFIX}{unique}.{suffix}"
 
 
 def _file_name(unique: str, rank: int) -> str:

@@ -11,12 +11,13 @@ from urllib.parse import unquote, urlsplit
 from lazycache.errors import StorageError
 from lazycache.storage.store import Store
 
+Url = str | os.PathLike[str]
+"""A folder of this machine, or a URL that fsspec knows."""
+
 _LOCAL = ("file://", "local://")
 
 
-def open_store(
-    url: str | os.PathLike[str], *, create: bool, storage_options: Mapping[str, Any] | None
-) -> Store:
+def open_store(url: Url, *, create: bool, storage_options: Mapping[str, Any] | None) -> Store:
     """Return the store of a folder or URL. Reads nothing.
 
     A plain path (`~` is the home folder) or `file://` is a folder of this machine, made if

@@ -22,6 +22,8 @@ class Settings:
     """Age of the oldest row not committed at which a commit begins by itself."""
     rank: int
     """Number of this process among those that write; part of every file name."""
+    statistics: bool = True
+    """Whether shards get statistics."""
 
     def __post_init__(self) -> None:
         for name in ("queue_bytes", "shard_bytes", "chunk_rows", "commit_bytes"):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lazycache.codec.shard import ShardEncoder
-from lazycache.storage.layout import shard_path
+from lazycache.storage.layout import shard_path, stats_path
 from lazycache.storage.store import Store, Upload
 from lazycache.types import ChunkRef, ShardRef, SiteSpec
 from lazycache.writer.chunks import OpenChunk, chunk_room, cut
 from lazycache.writer.parts import SitePart
 from lazycache.writer.settings import Settings
+from lazycache.writer.statistics import ShardStatistics, has_statistics
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class _OpenShard:
     row_start: int
     upload: Upload
     encoder: ShardEncoder
+    statistics: ShardStatistics | None
     chunks: list[ChunkRef] = field(default_factory=list)
 
 
@@ -103,6 +105,8 @@ class SiteLane:
         shard = self._shard_with_room(chunk.nbytes)
         ref = shard.encoder.add_chunk([piece.values for piece in chunk.pieces], chunk.index())
         shard.chunks.append(ref)
+        if shard.statistics is not None:
+            shard.statistics.add([(piece.values, piece.rows) for piece in chunk.pieces])
         self._row += chunk.rows
         chunk.pieces.clear()  # memory first, then the budget
         self._free(chunk.held)
@@ -114,17 +118,21 @@ class SiteLane:
         shard = self._shard
         shard.encoder.finish()
         shard.upload.finish()
+        # named already: the writer deletes it if its statistics fail
+        self._done.append(self._ref(shard))
+        if shard.statistics is not None:
+            self._done[-1] = replace(self._done[-1], stats=shard.statistics.finish())
         self._shard = None
-        self._done.append(
-            ShardRef(
-                site=self._spec.name,
-                path=shard.path,
-                length=shard.encoder.length,
-                rows=shard.encoder.rows,
-                row_start=shard.row_start,
-                covers=self._covers,
-                chunks=tuple(shard.chunks),
-            )
+
+    def _ref(self, shard: _OpenShard) -> ShardRef:
+        return ShardRef(
+            site=self._spec.name,
+            path=shard.path,
+            length=shard.encoder.length,
+            rows=shard.encoder.rows,
+            row_start=shard.row_start,
+            covers=self._covers,
+            chunks=tuple(shard.chunks),
         )
 
     def finish(self) -> list[ShardRef]:
@@ -145,6 +153,8 @@ class SiteLane:
         if self._shard is not None:
             shard, self._shard = self._shard, None
             shard.upload.abort()
+            if shard.statistics is not None:
+                shard.statistics.abort()
 
     def _shard_with_room(self, nbytes: int) -> _OpenShard:
         if self._shard and self._shard.encoder.length + nbytes > self._settings.shard_bytes:
@@ -154,7 +164,15 @@ class SiteLane:
         return self._shard
 
     def _open(self) -> _OpenShard:
-        path = shard_path(self._spec.name, unique=uuid.uuid4().hex, rank=self._settings.rank)
+        name, unique, rank = self._spec.name, uuid.uuid4().hex, self._settings.rank
+        path = shard_path(name, unique=unique, rank=rank)
         upload = self._store.create(path)
         encoder = ShardEncoder(self._spec, write=upload.write)
-        return _OpenShard(path, self._row, upload, encoder)
+        statistics = self._statistics(stats_path(name, unique=unique, rank=rank))
+        return _OpenShard(path, self._row, upload, encoder, statistics)
+
+    def _statistics(self, path: str) -> ShardStatistics | None:
+        size = self._settings.shard_bytes
+        if not self._settings.statistics or not has_statistics(self._spec, shard_bytes=size):
+            return None
+        return ShardStatistics(self._spec, path, create=self._store.create, shard_bytes=size)

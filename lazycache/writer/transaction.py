@@ -25,7 +25,8 @@ class Files:
     @property
     def paths(self) -> list[str]:
         """Where the files are."""
-        return [ref.path for ref in self.shards] + [ref.path for ref in self.tables]
+        stats = [ref.stats.path for ref in self.shards if ref.stats is not None]
+        return [ref.path for ref in self.shards] + [ref.path for ref in self.tables] + stats
 
 
 @dataclass(slots=True, eq=False)

@@ -65,6 +65,8 @@ class DatasetWriter:
         arrays: tensors of the model that the run keeps, by name; those that it lacks are written
             with the first commit. They must not change until then.
 
+        columns: types of columns that are known before their first values, by table.
+
     Raises:
         CaptureError: an array cannot be stored, or differs from what the run has.
 
@@ -104,13 +106,16 @@ class DatasetWriter:
         settings: Settings,
         arrays: Mapping[str, torch.Tensor] = MappingProxyType({}),
         notes: Sequence[RunInfo] = (),
+        columns: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         files = ArrayFiles(arrays, run=run.name, snapshot=snapshot, store=store, rank=settings.rank)
         count = min(_WORKERS, os.cpu_count() or 1)
         self._feed = Feed(limit=settings.queue_bytes, readers=count)
-        columns = {table: snapshot.columns(table) for table in INDEX_COLUMNS}
-        self._intake = Intake(sites=snapshot.sites, columns=columns)
+        known = {
+            table: {**columns.get(table, {}), **snapshot.columns(table)} for table in INDEX_COLUMNS
+        }
+        self._intake = Intake(sites=snapshot.sites, columns=known)
         self._checking = threading.Lock()
         self._worker_of: dict[tuple[bool, str], int] = {}  # (is a site, name)
         self._weights = [0] * count

@@ -8,6 +8,10 @@ import pytest
 import torch
 from codec_helpers import index_columns, ragged_block, ragged_rows, write_ragged, write_shard
 
+from lazycache.codec.dtypes import as_bytes
+from lazycache.codec.statistics_file import BLOCK, ZONE, StatisticsEncoder
+from lazycache.types import SiteSpec
+
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 
 
@@ -42,3 +46,16 @@ def test_both_printed_decoders_read_ragged_rows(printed, tmp_path, widths):
     for rows in (printed["read_ragged_float32"](path), by_log):
         assert [row.shape for row in rows] == [(2, width) for width in widths]
         assert [np.ascontiguousarray(row).tobytes() for row in rows] == ragged_rows(block)
+
+
+def test_the_printed_decoder_reads_means(printed, tmp_path):
+    """Those of the blocks, not of other rows of the file."""
+    spec, path = SiteSpec("a", "tokens", "float32", (2, 3), 24), tmp_path / "s.parquet"
+    means = torch.arange(12.0, dtype=torch.float64).reshape(2, 2, 3)
+    low = as_bytes(torch.zeros(6))
+    with path.open("wb") as file:
+        encoder = StatisticsEncoder(spec, write=lambda buffers: file.write(b"".join(buffers)))
+        encoder.add(ZONE, [0], [9], {"min": low, "max": low})
+        encoder.add(BLOCK, [0, 5], [5, 4], {"mean": as_bytes(means)})
+        encoder.finish()
+    assert [mean.tolist() for mean in printed["read_means"](path, (2, 3))] == means.tolist()
