@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lazycache.cache.indexing import index_array, is_array
-from lazycache.cache.selection import slice_each
+from lazycache.cache.indexing import index_array, is_array, is_mask
+from lazycache.cache.places import slice_each
 from lazycache.errors import SelectionError
 
 
@@ -42,7 +42,7 @@ class Along:
         Raises:
             SelectionError: a mask, or an array that is not of one dimension.
         """
-        if is_array(part) and (part.dtype == np.bool_ or part.ndim != 1):
+        if is_array(part) and (is_mask(part) or part.ndim != 1):
             raise SelectionError(
                 f"an index array of {part.dtype} and shape {part.shape} for queries or keys, whose "
                 "number differs from example to example: use integers, slices, lists of integers."

@@ -2,7 +2,7 @@
 
 Lazy tensors keep rows and units as arrays of numbers; indexing such an array is composing the
 selection. torch's rules, not numpy's: an integer removes its dimension first and is never paired
-with index arrays.
+with index arrays. Beyond torch, slices may have negative steps.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ FAR = 1 << 62
 
 
 def normalise(index: Any) -> tuple[Any, ...]:
-    """Return an index as a tuple of int, slice, Ellipsis and numpy arrays (int64 or bool).
+    """Return an index as a tuple of int, slice, Ellipsis, None and numpy arrays (int64 or bool).
+
+    `True` and `False` are masks of no dimension.
 
     Raises:
-        SelectionError: None, floats, strings and what else is no index.
+        SelectionError: floats, strings and what else is no index.
 
     Example:
         >>> normalise(([0, 2], ..., -1))
@@ -34,14 +36,12 @@ def normalise(index: Any) -> tuple[Any, ...]:
 
 
 def _part(part: Any) -> Any:
-    if part is Ellipsis:
+    if part is Ellipsis or part is None:
         return part
     if isinstance(part, slice):
         return _plain_slice(part)
-    if part is None:
-        raise SelectionError("None adds no dimension here: .load() first, then index with None.")
     if isinstance(part, (bool, np.bool_)):
-        raise SelectionError(f"{part} is no index; a mask is an array of bools.")
+        return np.array(part)
     if isinstance(part, torch.Tensor):
         part = part.detach().cpu().numpy()
     if not isinstance(part, (np.ndarray, list, range)):
@@ -57,8 +57,6 @@ def _array(part: np.ndarray | list[Any] | range) -> np.ndarray | int:
     if array.size == 0 and not isinstance(part, np.ndarray):
         array = array.astype(np.int64)
     if array.dtype == np.bool_:
-        if not array.ndim:
-            raise SelectionError(f"{array} is no index; a mask has a dimension at least.")
         return array
     if array.dtype.kind not in "iu":
         raise SelectionError(f"an index array holds integers or bools, not {array.dtype}.")
@@ -106,9 +104,42 @@ def is_array(part: Any) -> TypeGuard[np.ndarray]:
     return isinstance(part, np.ndarray)
 
 
+def is_mask(part: Any) -> TypeGuard[np.ndarray]:
+    """Whether a normalised part is a mask."""
+    return is_array(part) and part.dtype == np.bool_
+
+
 def consumed(part: Any) -> int:
-    """Return how many dimensions a normalised part indexes: a mask as many as it has."""
-    return part.ndim if is_array(part) and part.dtype == np.bool_ else 1
+    """Return how many dimensions a normalised part indexes: a mask as many as it has, None none."""
+    if is_mask(part):
+        return part.ndim
+    return 0 if part is None else 1
+
+
+def split(parts: tuple[Any, ...], at: int) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """Cut an index that names every dimension behind the first `at`; None if a mask is across it.
+
+    What adds a dimension just there belongs to those behind it.
+
+    Example:
+        >>> split((0, slice(None), None, 1), 2)
+        ((0, slice(None, None, None)), (None, 1))
+    """
+    used = place = 0
+    while used < at:
+        used += consumed(parts[place])
+        place += 1
+    return None if used > at else (parts[:place], parts[place:])
+
+
+def separated(parts: tuple[Any, ...]) -> bool:
+    """Whether index arrays have a slice or a new dimension between them.
+
+    Then the dimension of what they pick is the first of the result, else it takes their place.
+    """
+    advanced = [is_array(part) for part in parts if not isinstance(part, int)]
+    places = [i for i, array in enumerate(advanced) if array]
+    return bool(places) and places[-1] - places[0] >= len(places)
 
 
 def expand(index: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
@@ -137,8 +168,7 @@ def index_array(array: np.ndarray, index: Any) -> np.ndarray:
     """Index a numpy array by torch's rules; a basic index gives a view.
 
     Raises:
-        SelectionError: the index does not fit the array's shape, or index arrays are separated by a
-            slice (their dimension would move to the front: index in two steps instead).
+        SelectionError: the index does not fit the array's shape.
 
     Example:
         >>> index_array(np.arange(6).reshape(2, 3), (0, [2, 0])).tolist()
@@ -151,14 +181,9 @@ def index_array(array: np.ndarray, index: Any) -> np.ndarray:
     advanced = tuple(
         part if is_array(part) else slice(None) for part in parts if not isinstance(part, int)
     )
-    places = [i for i, part in enumerate(advanced) if is_array(part)]
-    if places and places[-1] - places[0] >= len(places):
-        raise SelectionError(
-            "index arrays with a slice between them: index in two steps, x[first][..., second]."
-        )
     try:
         # the ellipsis keeps a 0-d result an array (numpy would hand out a scalar)
         chosen = array[(*basic, Ellipsis)]
-        return chosen[advanced] if places else chosen
+        return chosen[advanced] if any(map(is_array, parts)) else chosen
     except IndexError as exc:
         raise SelectionError(f"{exc} (shape {array.shape}).") from exc

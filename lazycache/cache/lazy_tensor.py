@@ -8,50 +8,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 
 from lazycache.cache.calls import one_call
 from lazycache.cache.gather import empty
-from lazycache.cache.indexing import consumed, expand, index_array, is_array, normalise
-from lazycache.cache.loading import load, nested, padded, to_numpy
-from lazycache.cache.operators import Operators
-from lazycache.cache.plan import Rows, as_array, blocks
+from lazycache.cache.indexing import expand, index_array, is_array, normalise, split
+from lazycache.cache.lazy_base import LazyBase
+from lazycache.cache.loading import in_memory
+from lazycache.cache.loads import Loads
+from lazycache.cache.operators import RowOperators
+from lazycache.cache.pairing import in_two_steps, is_paired, paired
+from lazycache.cache.picked_reader import picked
+from lazycache.cache.plan import Rows, as_array
 from lazycache.cache.reductions import Reductions
 from lazycache.cache.row_queries import RowQueries
 from lazycache.cache.selection import Dense, Grid, Lead
-from lazycache.cache.source import Source, not_pickled, targets
-from lazycache.cache.units import Units, of_map, unit_map
+from lazycache.cache.source import Source
+from lazycache.cache.torch_names import TorchNames
+from lazycache.cache.units import Units, as_map, of_map, unit_map
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import SelectionError
 from lazycache.types import EXAMPLES
-
-CHUNK_BYTES = 64 << 20
-"""Default size of the pieces of `LazyTensor.chunks`."""
 
 CONVERTED_ROWS = 4096
 """Rows that are held in both dtypes at a time while values are converted."""
 
 
-class LazyTensor(Reductions, Operators, RowQueries):
+class LazyTensor(Loads, Reductions, RowOperators, RowQueries, TorchNames, LazyBase):
     """A tensor of a dataset, not in memory: (examples, positions, *row), or (examples, *row).
 
-    Index it as a torch tensor: integers, slices, `...`, index arrays, masks over the leading
-    dimensions. Examples may differ in length (`lengths`); a position then counts inside each
-    example, as Python counts: `x[:, -1]` is the last kept row of each, and `shape[1]` is the
-    longest. The first dimension is the example in order of its id; `x.rows` are all rows in storage
-    order. Rows that were not captured are missing, never zero: their examples have length 0.
+    Index it as a torch tensor: integers, slices (their steps may be negative, as numpy's), `...`,
+    None, index arrays and masks of any dimensions. Examples may differ in length (`lengths`); a
+    position then counts inside each example, as Python counts: `x[:, -1]` is the last kept row of
+    each, and `shape[1]` is the longest. The first dimension is the example in order of its id;
+    `x.rows` are all rows in storage order. Rows that were not captured are missing, never zero:
+    their examples have length 0.
 
-    Operators (`x + 1`, `x == 0`, `-x`) and torch functions load what is selected, within a budget,
-    and give tensors; as a dictionary key a lazy tensor is itself.
+    An index, an operator, `.map` and `.to` give a lazy tensor. A torch function, a numpy function
+    or an aggregate over rows gives numbers, streamed or within a memory budget. As a dictionary key
+    a lazy tensor is itself.
 
     Views are new values and cost no reading. A lazy tensor never changes; it may be shared between
-    threads.
+    threads, and is pickled as an address and a selection, without values.
     """
 
-    __slots__ = ("_device", "_dtype", "_lead", "_source", "_units")
+    __slots__ = ("_lead", "_units")
 
     def __init__(
         self,
@@ -62,16 +66,19 @@ class LazyTensor(Reductions, Operators, RowQueries):
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self._source = source
+        super().__init__(source, dtype, device)
         self._lead = lead
         self._units = units
-        self._dtype = dtype
-        self._device = device
 
     @property
-    def site(self) -> str:
-        """Name of the site."""
-        return self._source.spec.name
+    def units(self) -> np.ndarray | None:
+        """Elements of a row that are selected, of `row_shape`; None for all. For this package."""
+        return self._units
+
+    @property
+    def known_lead(self) -> Lead | None:
+        """What is selected of examples and positions; None: all. For this package."""
+        return self._lead
 
     @property
     def lead(self) -> Lead:
@@ -101,21 +108,6 @@ class LazyTensor(Reductions, Operators, RowQueries):
         if self._lead is None:
             return 1 if self._source.spec.table == EXAMPLES else 2
         return self._lead.ndim
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of what a load returns."""
-        return self._dtype or by_name(self._source.spec.dtype).torch
-
-    @property
-    def device(self) -> torch.device:
-        """Device of what a load returns."""
-        return self._device or torch.device("cpu")
-
-    @property
-    def budget_bytes(self) -> int:
-        """What an implicit load (a torch function, `np.asarray`) may take. For this package."""
-        return self._source.budget_bytes
 
     @property
     def nbytes(self) -> int:
@@ -196,19 +188,36 @@ class LazyTensor(Reductions, Operators, RowQueries):
         return self._view(lead=one_call(self._source, self._lead, number))
 
     def __getitem__(self, index: Any) -> LazyTensor:
-        parts = expand(normalise(index), self.ndim)
-        leading, units = _split(parts, self.lead_ndim)
-        if any(map(is_array, leading)) and any(map(is_array, units)):
-            raise SelectionError(
-                "index arrays for rows and for units at once would be paired up: "
-                "index in two steps, x[rows][..., units]."
-            )
+        """Select, by torch's rules. Reads nothing, but a mask that is lazy itself.
+
+        Raises:
+            SelectionError: the index does not fit, or leaves what is not dense.
+            MemoryBudgetError: a lazy index is larger than the budget.
+        """
+        parts = expand(normalise(in_memory(index)), self.ndim)
+        cut = split(parts, self.lead_ndim)
+        if cut is None or is_paired(*cut):
+            return self._paired(parts)
+        leading, units = cut
         lead = self.lead.index(leading) if _selects(leading) else self.lead
         chosen = self._units
         if _selects(units):
-            known = unit_map(self._source.spec.shape) if chosen is None else chosen
-            chosen = index_array(known, units)
+            chosen = index_array(self._unit_map, units)
         return self._view(lead=lead, units=chosen)
+
+    def _paired(self, parts: tuple[Any, ...]) -> LazyTensor:
+        """Return rows that have units of their own: the rows of a new source."""
+        steps = in_two_steps(parts)
+        if steps is not None:
+            return self[steps[0]][steps[1]]
+        pairs = paired(self.lead, self._unit_map, parts, self.shape)
+        rows = np.arange(pairs.rows.size).reshape(pairs.rows.shape)
+        source = picked(self._source, pairs)
+        return LazyTensor(source, lead=Dense(rows), dtype=self._dtype, device=self._device)
+
+    @property
+    def _unit_map(self) -> np.ndarray:
+        return unit_map(self._source.spec.shape) if self._units is None else self._units
 
     def _view(self, *, lead: Lead, units: np.ndarray | None = None) -> LazyTensor:
         kept = self._units if units is None else units
@@ -228,132 +237,34 @@ class LazyTensor(Reductions, Operators, RowQueries):
             return (self[i] for i in range(length))
         return (self._view(lead=entry) for entry in self.lead.entries())
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise not_pickled(self, f"lc.open({self._source.url!r})[{self.site!r}]")
-
     def __repr__(self) -> str:
-        shape = ", ".join(map(str, self.shape))
+        shape = list(map(str, self.shape))
         if self.is_ragged:
-            shape = f"{self.shape[0]}, ≤{shape.split(', ', 1)[1]}"
-        dtype = str(self.dtype).removeprefix("torch.")
-        where = f", device={self.device}" if self._device else ""
-        return (
-            f"LazyTensor({self.site}: shape=({shape}), dtype={dtype}{where}, "
-            f"{self.nbytes:,} bytes, {self._source.url})"
-        )
+            shape[1] = f"≤{shape[1]}"
+        return self._shown(shape, f"{self.nbytes:,} bytes")
 
-    def to(
-        self,
-        *args: torch.dtype | torch.device | str,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> LazyTensor:
-        """Return it with another dtype, device, or both; converted when it is loaded.
-
-        Raises:
-            SelectionError: an argument is neither; a dtype is `torch.float16`, not `"float16"`.
-            UnsupportedDtypeError: a dtype that datasets do not hold.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> small_cache()["resid_out_0"].to(torch.float64)[0, 0].load()
-            tensor([0., 1.], dtype=torch.float64)
-        """
-        to_dtype, to_device = targets(args, dtype, device)
+    def _read_as(self, dtype: torch.dtype | None, device: torch.device | None) -> LazyTensor:
         return LazyTensor(
-            self._source,
-            lead=self._lead,
-            units=self._units,
-            dtype=to_dtype or self._dtype,
-            device=to_device or self._device,
+            self._source, lead=self._lead, units=self._units, dtype=dtype, device=device
         )
 
-    def load(self, device: torch.device | str | None = None) -> torch.Tensor:
-        """Read the selection into a tensor.
+    def _selected(self) -> dict[str, Any]:
+        lead = self._lead
+        units = None if self._units is None else self._chosen()
+        if not isinstance(lead, Grid):
+            return {"lead": lead, "units": units}
+        # the examples of the source are there where the dataset is opened
+        examples = None if lead.map is self._source.examples() else lead.map
+        return {"grid": (examples, lead.examples, lead.window), "units": units}
 
-        The tensor is the caller's own, to be written to in any way: nothing reaches the file or
-        other loads, and pickling it writes these rows only.
-
-        Cost: 64 KiB or more of one chunk of a local dataset, in the stored dtype and at least half
-        of each row, are not copied: a private map of these rows. The file must not be truncated
-        while the tensor lives. Otherwise one allocation and one copy of what is selected.
-
-        Raises:
-            SelectionError: examples differ in length, or the site does not have some of the rows.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> small_cache()["resid_out_0"][1, :2].load()  # example 1, its first two rows
-            tensor([[4., 5.],
-                    [6., 7.]])
-        """
-        return load(self if device is None else self.to(device))
-
-    def padded(self, value: float = 0) -> torch.Tensor:
-        """Read the selection, shorter examples filled up with `value` at their end.
-
-        Shape is `x.shape`, (examples, longest, ...); dtype that of `x`. Examples of one length have
-        nothing to be filled up: as `load`.
-
-        Cost: the padded tensor, and the values of a block of examples at a time.
-
-        Raises:
-            SelectionError: `value` is no number that the dtype holds.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> small_cache()["resid_out_0"][:, :, 0].padded(-1)
-            tensor([[ 0.,  2., -1.],
-                    [ 4.,  6.,  8.],
-                    [10., -1., -1.]])
-        """
-        return padded(self, value)
-
-    def nested(self) -> torch.Tensor:
-        """Read the selection into a nested tensor of torch (jagged layout): one copy, no padding.
-
-        Shape (examples, ragged, ...); dtype that of `x`.
-
-        Raises:
-            SelectionError: there is no dimension of positions.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> [len(part) for part in small_cache()["resid_out_0"].nested().unbind()]
-            [2, 3, 1]
-        """
-        return nested(self)
-
-    def numpy(self) -> np.ndarray:
-        """Read the selection into an array; bfloat16 and float8 as float32, which is exact.
-
-        Shape and cost as `load`, also that the array is the caller's own to write to; a dtype that
-        numpy lacks costs another copy.
-
-        Raises:
-            SelectionError: examples differ in length, or the site does not have some of the rows.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> small_cache()["resid_out_0"][2].numpy()
-            array([[10., 11.]], dtype=float32)
-        """
-        return to_numpy(self)
-
-    def chunks(self, bytes: int = CHUNK_BYTES) -> Iterator[torch.Tensor]:  # noqa: A002  # a unit
-        """Yield the rows (`x.rows`) in tensors of at most `bytes` bytes, at least a row each.
-
-        Cost: one such tensor at a time; as `load` for each.
-
-        Example:
-            >>> from lazycache.samples import small_cache
-            >>> [len(chunk) for chunk in small_cache()["resid_out_0"].chunks(bytes=32)]
-            [4, 2]
-        """
-        rows = self.rows.lead.flat()
-        row_bytes = max(1, math.prod(self.row_shape) * self.dtype.itemsize)
-        for start, stop in blocks(len(rows), size=bytes // row_bytes):
-            yield self.values_of(rows[start:stop])
+    @classmethod
+    def _restored(cls, source: Source, selected: dict[str, Any]) -> LazyTensor:
+        lead, units = selected.get("lead"), selected["units"]
+        if "grid" in selected:
+            examples, numbers, window = selected["grid"]
+            lead = Grid(source.examples() if examples is None else examples, numbers, window)
+        chosen = None if units is None else as_map(source.spec.shape, units)
+        return cls(source, lead=lead, units=chosen)
 
     def values_of(self, rows: Rows) -> torch.Tensor:
         """Read absolute rows with this tensor's units, dtype and device: [n, *row_shape].
@@ -385,17 +296,3 @@ class LazyTensor(Reductions, Operators, RowQueries):
 
 def _selects(parts: tuple[Any, ...]) -> bool:
     return any(is_array(part) or part != slice(None) for part in parts)
-
-
-def _split(parts: tuple[Any, ...], lead: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Cut an index that names every dimension into that of rows and that of units."""
-    used = at = 0
-    while used < lead:
-        used += consumed(parts[at])
-        at += 1
-    if used > lead:
-        raise SelectionError(
-            "a mask over rows and units at once: load first, x.load()[mask], "
-            "or mask rows and units in two steps."
-        )
-    return parts[:at], parts[at:]

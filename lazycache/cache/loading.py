@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 import torch
 
 from lazycache.cache.examples import ragged_arange
 from lazycache.cache.gather import empty, words_of
+from lazycache.cache.lazy_base import LazyBase
 from lazycache.cache.selection import Grid
 from lazycache.codec.dtypes import of_torch
 from lazycache.errors import MemoryBudgetError, SelectionError
 
 if TYPE_CHECKING:
     from lazycache.cache.lazy_tensor import LazyTensor
+
+Side = Literal["right", "left"]
+"""Where padding goes."""
 
 PADDED_BLOCK_BYTES = 64 << 20
 """Values that are held beside a padded tensor while it is filled."""
@@ -34,9 +38,10 @@ def load(x: LazyTensor) -> torch.Tensor:
     return x.values_of(lead.flat()).reshape(x.shape)
 
 
-def padded(x: LazyTensor, value: float) -> torch.Tensor:
+def padded(x: LazyTensor, value: float, side: Side) -> torch.Tensor:
     """Read the selection, examples filled up with `value`."""
     check_fill(value, x.dtype)
+    check_side(side)
     lead = x.lead
     if not isinstance(lead, Grid) or not lead.is_ragged():
         return load(x)
@@ -48,10 +53,32 @@ def padded(x: LazyTensor, value: float) -> torch.Tensor:
     for grid in lead.blocks(rows=max(1, PADDED_BLOCK_BYTES // row_bytes)):
         lengths = grid.lengths()
         begins = (done + np.arange(len(lengths))) * longest
+        if side == "left":
+            begins += longest - lengths
         values = here.values_of(grid.flat()).contiguous()
         target[ragged_arange(begins, lengths)] = words_of(values)
         done += len(lengths)
     return out.view(x.shape).to(x.device)
+
+
+def mask(x: LazyTensor, side: Side) -> torch.Tensor:
+    """Return where a padded selection has rows: bool[examples, longest]."""
+    check_side(side)
+    lengths = torch.from_numpy(x.lengths)[:, None]
+    longest = x.lead.shape[1]
+    places = torch.arange(longest)
+    there = places < lengths if side == "right" else places >= longest - lengths
+    return there.to(x.device)
+
+
+def check_side(side: str) -> None:
+    """Refuse what is no side to fill up.
+
+    Raises:
+        SelectionError: says which there are.
+    """
+    if side not in get_args(Side):
+        raise SelectionError(f"padding at side {side!r}: 'right' or 'left'.")
 
 
 def check_fill(value: float, dtype: torch.dtype) -> None:
@@ -75,9 +102,8 @@ def nested(x: LazyTensor) -> torch.Tensor:
     """Read the selection as a jagged nested tensor."""
     lengths = torch.from_numpy(x.lengths).to(x.device)
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    jagged: torch.Tensor = torch.nested.nested_tensor_from_jagged(
-        x.values_of(x.lead.flat()), offsets
-    )
+    values = x.values_of(x.lead.flat()).reshape(int(offsets[-1]), *x.shape[2:])
+    jagged: torch.Tensor = torch.nested.nested_tensor_from_jagged(values, offsets)
     return jagged
 
 
@@ -145,3 +171,18 @@ def within_budget(tensors: Sequence[Loadable], *, what: str) -> None:
             f"{what} needs {need:,} bytes in memory, {budget:,} are allowed: {names}. Select less "
             "(x[:100], x[..., :64]), stream (x.chunks(), x.mean('rows')), or say .load() yourself."
         )
+
+
+def in_memory(index: Any) -> Any:
+    """Return an index with what is lazy in it loaded, within the budget; ragged masks padded.
+
+    Raises:
+        MemoryBudgetError: it is larger than the budget.
+    """
+    if isinstance(index, tuple):
+        return tuple(map(in_memory, index))
+    if not isinstance(index, LazyBase):
+        return index
+    lazy = cast("LazyTensor", index)
+    within_budget([lazy], what="an index")
+    return lazy.padded() if lazy.dtype == torch.bool else lazy.load()

@@ -125,8 +125,11 @@ def stacked(
     *,
     dtype: torch.dtype,
     fill: float = 0,
+    left: bool = False,
 ) -> torch.Tensor:
     """Read several examples into [examples, heads, queries, keys], `fill` beyond their ends.
+
+    Or before their begins, if `left`.
 
     Cost: this tensor, and the values of a batch of examples at a time.
     """
@@ -136,5 +139,6 @@ def stacked(
     if (selection.lengths < most[0]).any() or (counts < most[1]).any():
         out.fill_(fill)
     for target, values in zip(out, each(source, selection, sizes), strict=True):
-        target[:, : values.shape[1], : values.shape[2]] = values
+        first = [most[d] - values.shape[d + 1] if left else 0 for d in (0, 1)]
+        target[:, first[0] :, first[1] :][:, : values.shape[1], : values.shape[2]] = values
     return out

@@ -10,7 +10,7 @@ import numpy as np
 
 from lazycache.cache.along import Along
 from lazycache.cache.examples import ExampleMap, ragged_arange
-from lazycache.cache.indexing import consumed, index_array, is_array
+from lazycache.cache.indexing import consumed, index_array, is_array, is_mask
 from lazycache.cache.plan import Rows, as_array, as_range
 from lazycache.errors import SelectionError
 
@@ -154,10 +154,15 @@ class RaggedSelection:
         """Return what normalised parts, one for each dimension that is left, select.
 
         Raises:
-            SelectionError: an index out of range, several index arrays, or a mask over several
-                dimensions. Keys are not looked at: how many there are is not known before it is
-                read.
+            SelectionError: an index out of range, several index arrays, a mask over several
+                dimensions, or a new dimension. Keys are not looked at: how many there are is not
+                known before it is read.
         """
+        if not all(map(consumed, parts)):
+            raise SelectionError(
+                "None adds no dimension (nor does a single bool) where examples differ in queries "
+                "and keys: x[i].load()[None], or x.padded()[None]."
+            )
         if any(consumed(part) > 1 for part in parts):
             raise SelectionError("a mask over several dimensions: load first, x.load()[mask].")
         if sum(map(is_array, parts)) > 1:
@@ -167,9 +172,12 @@ class RaggedSelection:
             )
         left = iter(parts)
         example, head, query, key = (slice(None) if gone else next(left) for gone in self.removed)
+        examples = self.examples if self.removed[0] else _picked(self.examples, example)
+        if is_mask(query):
+            query = replace(self, examples=examples).masked(query)
         chosen = replace(
             self,
-            examples=self.examples if self.removed[0] else _picked(self.examples, example),
+            examples=examples,
             heads=self.heads if self.removed[1] else _picked(self.heads, head),
             queries=self.queries if self.removed[2] else self.queries.index(query),
             keys=self.keys if self.removed[3] else self.keys.index(key),
@@ -177,6 +185,19 @@ class RaggedSelection:
         if not self.removed[2]:
             chosen.check(chosen.queries, self.groups.lengths(chosen.numbers), what="query")
         return chosen
+
+    def masked(self, mask: np.ndarray) -> np.ndarray:
+        """Return the places of a mask of queries, of which all examples must have as many.
+
+        Raises:
+            SelectionError: they have not.
+        """
+        if mask.ndim != 1 or (self.lengths != len(mask)).any():
+            raise SelectionError(
+                f"a mask of shape {mask.shape} for queries, whose number differs from example to "
+                "example (.lengths): use integers, slices, lists of integers, or one example."
+            )
+        return np.flatnonzero(mask)
 
     def check(self, along: Along, sizes: np.ndarray, *, what: str) -> None:
         """Refuse places that one of the groups, whose sizes are given, does not have.

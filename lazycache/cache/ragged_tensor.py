@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 
 from lazycache.cache.indexing import expand, normalise
-from lazycache.cache.loading import as_numpy, check_fill
+from lazycache.cache.lazy_base import LazyBase
+from lazycache.cache.loading import Side, as_numpy, check_fill, check_side, in_memory
 from lazycache.cache.operators import Operators
 from lazycache.cache.ragged_loading import each, extents, stacked
 from lazycache.cache.ragged_reductions import RaggedReductions
-from lazycache.cache.ragged_selection import RaggedSelection
-from lazycache.cache.source import Source, not_pickled, targets
-from lazycache.codec.dtypes import by_name
+from lazycache.cache.ragged_selection import ExampleGroups, RaggedSelection
+from lazycache.cache.row_queries import RaggedRowQueries
+from lazycache.cache.source import Source
+from lazycache.cache.torch_names import TorchNames
 from lazycache.errors import SelectionError
 
 
-class RaggedTensor(RaggedReductions, Operators):
+class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, LazyBase):
     """A site whose rows differ in width, not in memory: (examples, heads, query, key).
 
     `x[3]` is one example, a tensor [heads, query, key]; `x[3, 0]` its first head. Queries are the
@@ -49,15 +51,8 @@ class RaggedTensor(RaggedReductions, Operators):
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self._source = source
+        super().__init__(source, dtype, device)
         self._selection = selection
-        self._dtype = dtype
-        self._device = device
-
-    @property
-    def site(self) -> str:
-        """Name of the site."""
-        return self._source.spec.name
 
     @property
     def selection(self) -> RaggedSelection:
@@ -81,21 +76,6 @@ class RaggedTensor(RaggedReductions, Operators):
     def ndim(self) -> int:
         """How many dimensions."""
         return 4 if self._selection is None else 4 - sum(self._selection.removed)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of what a load returns."""
-        return self._dtype or by_name(self._source.spec.dtype).torch
-
-    @property
-    def device(self) -> torch.device:
-        """Device of what a load returns."""
-        return self._device or torch.device("cpu")
-
-    @property
-    def budget_bytes(self) -> int:
-        """What an implicit load (a torch function, `np.asarray`) may take. For this package."""
-        return self._source.budget_bytes
 
     @property
     def nbytes(self) -> int:
@@ -148,7 +128,7 @@ class RaggedTensor(RaggedReductions, Operators):
         return self._view(self.selection.by_row())
 
     def __getitem__(self, index: Any) -> RaggedTensor:
-        parts = expand(normalise(index), self.ndim)
+        parts = expand(normalise(in_memory(index)), self.ndim)
         return self._view(self.selection.index(parts))
 
     def _view(self, selection: RaggedSelection) -> RaggedTensor:
@@ -166,9 +146,6 @@ class RaggedTensor(RaggedReductions, Operators):
         """Yield the entries of the first dimension, lazy themselves."""
         return (self[i] for i in range(len(self)))
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise not_pickled(self, f"lc.open({self._source.url!r})[{self.site!r}]")
-
     def __repr__(self) -> str:
         chosen = self.selection
         # how many keys there are would have to be read
@@ -176,37 +153,28 @@ class RaggedTensor(RaggedReductions, Operators):
         shown = [str(n) for n, gone in zip(sizes, chosen.removed, strict=True) if not gone]
         if not chosen.removed[2] and (chosen.lengths != chosen.lengths[:1]).any():
             shown[-1 if chosen.removed[3] else -2] = f"≤{sizes[2]}"
-        dtype = str(self.dtype).removeprefix("torch.")
-        where = f", device={self.device}" if self._device else ""
-        return (
-            f"RaggedTensor({self.site}: shape=({', '.join(shown)}), dtype={dtype}{where}, "
-            f"{self._source.url})"
-        )
+        return self._shown(shown)
 
-    def to(
-        self,
-        *args: torch.dtype | torch.device | str,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> RaggedTensor:
-        """Return it with another dtype, device, or both; converted when it is loaded.
+    def _read_as(self, dtype: torch.dtype | None, device: torch.device | None) -> RaggedTensor:
+        return RaggedTensor(self._source, selection=self._selection, dtype=dtype, device=device)
 
-        Raises:
-            SelectionError: an argument is neither; a dtype is `torch.float16`, not `"float16"`.
-            UnsupportedDtypeError: a dtype that datasets do not hold.
+    def _selected(self) -> dict[str, Any]:
+        chosen = self._selection
+        if chosen is None:
+            return {}
+        fields = {name: getattr(chosen, name) for name in ("examples", "heads", "queries", "keys")}
+        if _of_all(chosen, self._source):
+            # these groups are there where the dataset is opened
+            return fields
+        return {**fields, "groups": chosen.groups}
 
-        Example:
-            >>> from lazycache.samples import pattern_cache
-            >>> pattern_cache()["pattern_0"].to(torch.float64)[0, 0, 1].load()
-            tensor([0.5000, 0.5000], dtype=torch.float64)
-        """
-        to_dtype, to_device = targets(args, dtype, device)
-        return RaggedTensor(
-            self._source,
-            selection=self._selection,
-            dtype=to_dtype or self._dtype,
-            device=to_device or self._device,
-        )
+    @classmethod
+    def _restored(cls, source: Source, selected: dict[str, Any]) -> RaggedTensor:
+        if not selected:
+            return cls(source)
+        if "groups" not in selected:
+            selected = {**selected, "groups": ExampleGroups(source.examples())}
+        return cls(source, selection=RaggedSelection(**selected))
 
     def load(self, device: torch.device | str | None = None) -> torch.Tensor:
         """Read the selection into a tensor: of one example [heads, query, key].
@@ -237,16 +205,16 @@ class RaggedTensor(RaggedReductions, Operators):
             )
         return self._dense(fill=0)
 
-    def padded(self, value: float = 0) -> torch.Tensor:
+    def padded(self, value: float = 0, side: Side = "right") -> torch.Tensor:
         """Read the selection, examples filled up with `value` at the end of queries and of keys.
 
-        Shape is `x.shape`; dtype that of `x`. Inside an example, keys that a row does not have are
-        0 (not attended to), as in `load`.
+        With `side="left"` at their begin. Shape is `x.shape`; dtype that of `x`. Inside an example,
+        keys that a row does not have are 0 (not attended to), as in `load`.
 
         Cost: the padded tensor, and the values of a batch of examples at a time.
 
         Raises:
-            SelectionError: `value` is no number that the dtype holds.
+            SelectionError: `value` is no number that the dtype holds, or `side` no side.
 
         Example:
             >>> from lazycache.samples import pattern_cache
@@ -256,15 +224,19 @@ class RaggedTensor(RaggedReductions, Operators):
                     [ 1.0000, -1.0000, -1.0000]])
         """
         check_fill(value, self.dtype)
-        return self._dense(fill=value)
+        check_side(side)
+        return self._dense(fill=value, side=side)
 
-    def _dense(self, *, fill: float) -> torch.Tensor:
+    def _dense(self, *, fill: float, side: Side = "right") -> torch.Tensor:
         chosen = self.selection
         if len(chosen.numbers) == 1:
             (values,) = each(self._source, chosen, self._sizes)
             dense = values[None].to(self.dtype)
         else:
-            dense = stacked(self._source, chosen, self._sizes, dtype=self.dtype, fill=fill)
+            left = side == "left"
+            dense = stacked(
+                self._source, chosen, self._sizes, dtype=self.dtype, fill=fill, left=left
+            )
         return self._cut(dense.to(self.device))
 
     def _cut(self, values: torch.Tensor) -> torch.Tensor:
@@ -310,3 +282,8 @@ class RaggedTensor(RaggedReductions, Operators):
     def _check_several(self, what: str) -> None:
         if self.selection.removed[0]:
             raise SelectionError(f"{self!r} is of one example and has no {what}: see .shape.")
+
+
+def _of_all(chosen: RaggedSelection, source: Source) -> bool:
+    """Whether the rows are grouped by the examples of the source."""
+    return isinstance(chosen.groups, ExampleGroups) and chosen.groups.map is source.examples()

@@ -7,6 +7,7 @@ grid becomes dense as soon as an index makes every example the same length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from lazycache.cache.examples import ExampleMap, ragged_arange
-from lazycache.cache.indexing import FAR, index_array, is_array
+from lazycache.cache.indexing import FAR, index_array, is_array, is_mask
+from lazycache.cache.places import checked_place, checked_places, slice_each, sliced
 from lazycache.cache.plan import Rows, as_array
 from lazycache.errors import SelectionError
 
@@ -48,17 +50,21 @@ class Dense:
         """Return the rows in one dimension."""
         return self.rows if isinstance(self.rows, range) else self.rows.reshape(-1)
 
-    def index(self, parts: tuple[Any, ...]) -> Dense:
-        """Return what normalised parts, one per dimension (or mask), select."""
-        if not isinstance(self.rows, range):
-            return Dense(index_array(self.rows, parts))
+    def index(self, parts: tuple[Any, ...], *, what: str = "rows") -> Dense:
+        """Return what normalised parts, one per dimension (or mask), select; None adds one.
+
+        Raises:
+            SelectionError: the index does not fit; `what` says what the rows are.
+        """
+        if not isinstance(self.rows, range) or len(parts) > 1:
+            return Dense(index_array(as_array(self.rows), parts))
         (part,) = parts
         if isinstance(part, slice):
-            return Dense(_sliced(self.rows, part))
+            return Dense(sliced(self.rows, part))
         if is_array(part):
-            places = _checked_places(part, len(self.rows), what="rows")
+            places = checked_places(part, len(self.rows), what=what)
             return Dense(self.rows.start + self.rows.step * places)
-        return Dense(np.array(self.rows[_checked_place(part, len(self.rows), what="rows")]))
+        return Dense(np.array(self.rows[checked_place(part, len(self.rows), what=what)]))
 
     def entries(self) -> Iterator[Dense]:
         """Yield what each index of the first dimension selects."""
@@ -143,20 +149,24 @@ class Grid:
         """Return what normalised parts (one per dimension, or one mask over both) select.
 
         Raises:
-            SelectionError: an index out of range; names the example where a position is.
+            SelectionError: an index out of range, where a position is names the example; new
+                dimensions before or between examples of different length.
         """
+        if any(map(_is_added, parts)):
+            return self._arranged(parts)
         if len(parts) == 1:
             return self._masked(parts[0])
         example, position = parts
         if isinstance(example, int):
-            number = self.examples[_checked_place(example, len(self.examples), what="examples")]
-            return Dense(self._rows_of(int(number))).index((position,))
-        if is_array(position) and position.dtype == np.bool_:
-            position = _checked_places(position, self.shape[1], what="positions")
+            place = checked_place(example, len(self.examples), what="examples")
+            rows = Dense(self._rows_of(int(self.examples[place])))
+            return rows.index((position,), what=f"rows in example {place}")
+        if is_mask(position):
+            position = checked_places(position, self.shape[1], what="positions")
         if is_array(example):
             return self._chosen(example, position)
         examples = self.examples
-        chosen = _sliced(examples, example) if isinstance(examples, range) else examples[example]
+        chosen = sliced(examples, example) if isinstance(examples, range) else examples[example]
         kept = replace(self, examples=chosen)
         return kept._along(position)  # noqa: SLF001  # own class
 
@@ -189,9 +199,24 @@ class Grid:
     def _rows_of(self, number: int) -> Rows:
         rows = range(int(self.map.lengths[number]))
         for window in self.window:
-            rows = _sliced(rows, window)
+            rows = sliced(rows, window)
         base = int(self.map.offsets[number])
         return self.map.absolute(range(rows.start + base, rows.stop + base, rows.step))
+
+    def _arranged(self, parts: tuple[Any, ...]) -> Dense:
+        """Return what an index with None or a single bool in it selects."""
+        if not self.is_ragged():
+            return Dense(as_array(self.flat()).reshape(self.shape)).index(parts)
+        found = self.index(tuple(part for part in parts if not _is_added(part)))
+        if not isinstance(found, Dense):
+            raise SelectionError(
+                "examples of different length take no new dimension before or between them: add it "
+                "behind them, x[:, :, None], or to what is dense, x.padded()[None], x.rows[None]."
+            )
+        # rows are in order already; an array of no bytes tells the shape
+        shape = index_array(np.broadcast_to(np.int8(0), self.shape), parts).shape
+        rows = as_array(found.flat())
+        return Dense(rows.reshape(shape) if math.prod(shape) else np.empty(shape, np.int64))
 
     def _along(self, position: Any) -> Grid | Dense:
         if isinstance(position, slice):
@@ -203,7 +228,7 @@ class Grid:
         return Dense(self._at(np.arange(len(self.examples)).reshape(shape), places))
 
     def _chosen(self, example: np.ndarray, position: Any) -> Grid | Dense:
-        places = _checked_places(example, len(self.examples), what="examples")
+        places = checked_places(example, len(self.examples), what="examples")
         if is_array(position):
             try:
                 pairs = np.broadcast_arrays(places, position)
@@ -257,49 +282,6 @@ Lead = Dense | Grid
 """The leading dimensions of a lazy tensor."""
 
 
-def slice_each(window: slice, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Apply a slice to sequences of `counts` entries: the first index and the new count of each.
-
-    Example:
-        >>> first, counts = slice_each(slice(-2, None), np.array([5, 1]))
-        >>> first.tolist(), counts.tolist()
-        ([3, 0], [2, 1])
-    """
-    step = 1 if window.step is None else window.step
-    least, most = (0, counts) if step > 0 else (-1, counts - 1)
-    first = _end(window.start, counts, least, most, default=least if step > 0 else most)
-    stop = _end(window.stop, counts, least, most, default=most if step > 0 else least)
-    span = stop - first if step > 0 else first - stop
-    return first, np.maximum(0, -(-span // abs(step)))
-
-
-def _end(value: int | None, counts: np.ndarray, least: Any, most: Any, *, default: Any) -> Any:
-    if value is None:
-        return np.broadcast_to(default, counts.shape)
-    at = counts + value if value < 0 else np.full_like(counts, value)
-    return np.clip(at, least, np.maximum(most, least))
-
-
-def _sliced(rows: range, window: slice) -> range:
-    """Slice a range; of one entry or none the step is 1, however large it became."""
-    kept = rows[window]
-    return kept if len(kept) > 1 else range(kept.start, kept.start + len(kept))
-
-
-def _checked_place(place: int, size: int, *, what: str) -> int:
-    if not -size <= place < size:
-        raise SelectionError(f"index {place} is out of range: there are {size:,} {what}.")
-    return place % size
-
-
-def _checked_places(part: np.ndarray, size: int, *, what: str) -> np.ndarray:
-    """Return an index array or mask as places from 0."""
-    if part.dtype == np.bool_:
-        if part.shape != (size,):
-            raise SelectionError(f"a mask of shape {part.shape} for {size:,} {what}.")
-        return np.flatnonzero(part)
-    least, most = int(part.min(initial=0)), int(part.max(initial=-1))
-    if least < -size or most >= size:
-        first = least if least < -size else most
-        raise SelectionError(f"index {first} is out of range: there are {size:,} {what}.")
-    return np.where(part < 0, part + size, part) if least < 0 else part
+def _is_added(part: Any) -> bool:
+    """Whether a part indexes no dimension: None, True, False."""
+    return part is None or (is_mask(part) and not part.ndim)

@@ -86,14 +86,73 @@ def of_map(shape: tuple[int, ...], chosen: np.ndarray | None) -> Units:
     """Return the units that an indexed `unit_map(shape)` holds; None is the whole row."""
     if chosen is None:
         return all_units(shape)
-    base = unit_map(shape)
     if chosen.size == 0:
         return Units(chosen.shape, 0, row_major(chosen.shape), None)
-    window = chosen.size == 1 or chosen.base is base or chosen is base
-    if window and all(s >= 0 for s in chosen.strides):
-        strides = tuple(s // chosen.itemsize for s in chosen.strides)
-        return Units(chosen.shape, int(chosen[(0,) * chosen.ndim]), strides, None)
-    return Units(chosen.shape, 0, None, chosen.copy())
+    strides = _strides(chosen, base=unit_map(shape))
+    if strides is None:
+        return Units(chosen.shape, 0, None, chosen.copy())
+    return Units(chosen.shape, int(chosen[(0,) * chosen.ndim]), strides, None)
+
+
+def as_map(shape: tuple[int, ...], units: Units) -> np.ndarray:
+    """Return the indexed `unit_map(shape)` that holds these units: what `of_map` was given.
+
+    Example:
+        >>> as_map((2, 3), select((2, 3), (slice(None), 1))).tolist()
+        [1, 4]
+    """
+    if units.positions is not None:
+        return units.positions
+    if not units.count:
+        return np.empty(units.shape, dtype=np.int64)
+    assert units.strides is not None
+    base = unit_map(shape)
+    size = base.itemsize
+    strides = tuple(s * size for s in units.strides)
+    return np.ndarray(units.shape, base.dtype, base, units.start * size, strides)
+
+
+def _strides(chosen: np.ndarray, *, base: np.ndarray) -> tuple[int, ...] | None:
+    """Return the elements from one unit to the next if they are a strided window of the row."""
+    shape = chosen.shape
+    if chosen.base is base or chosen is base:
+        steps = [s // chosen.itemsize for s in chosen.strides]
+        if min(steps, default=0) < 0:
+            return None
+    else:
+        steps = _steps(chosen)
+        if not _nested(shape, steps) or not np.array_equal(
+            _window(shape, steps), chosen - chosen.flat[0]
+        ):
+            return None
+    # over one entry no distance is ever gone: written so that a run is seen to be one
+    plain = row_major(shape)
+    return tuple(s if n > 1 else p for n, s, p in zip(shape, steps, plain, strict=True))
+
+
+def _steps(chosen: np.ndarray) -> list[int]:
+    """Return the difference of the first two entries along each dimension; 0 where there is one."""
+    corner = chosen[(slice(0, 2),) * chosen.ndim]
+    first = int(chosen.flat[0])
+    lines = (np.moveaxis(corner, d, 0).reshape(len_, -1) for d, len_ in enumerate(corner.shape))
+    return [int(line[-1, 0]) - first for line in lines]
+
+
+def _nested(shape: tuple[int, ...], steps: list[int]) -> bool:
+    """Whether each step goes beyond all that the steps after it reach: no entry comes twice."""
+    reach = 0
+    for n, step in zip(reversed(shape), reversed(steps), strict=True):
+        if n > 1 and step <= reach:
+            return False
+        reach += (n - 1) * step
+    return True
+
+
+def _window(shape: tuple[int, ...], steps: list[int]) -> np.ndarray:
+    window = np.zeros(shape, dtype=np.int64)
+    for d, (n, step) in enumerate(zip(shape, steps, strict=True)):
+        window += (np.arange(n) * step).reshape((-1,) + (1,) * (len(shape) - d - 1))
+    return window
 
 
 @lru_cache(maxsize=64)

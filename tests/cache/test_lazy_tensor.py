@@ -1,7 +1,5 @@
 """lazycache.cache.lazy_tensor: a tensor that is read when it is used."""
 
-import copy
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from lazycache.cache.lazy_tensor import LazyTensor
 from lazycache.errors import (
     CorruptShardError,
-    LazycacheError,
     MemoryBudgetError,
     SelectionError,
     UnsupportedDtypeError,
@@ -210,10 +207,15 @@ def test_one_example_is_a_view_of_the_file(tmp_path) -> None:
         (3, "index 3 is out of range: there are 3 examples"),
         ((0, 5), "index 5 is out of range|out of bounds"),
         ((0, 0, 0, 0), "4 indices for 3 dimensions"),
-        (([0, 1], 0, [0, 1]), "two steps"),
-        (np.ones((3, 3, 2), dtype=bool), "mask over rows and units"),
-        (None, "None"),
+        (([0, 1], 0, [0, 1, 0]), "make no pairs.*two steps"),
+        (([0, 1], slice(None), [0, 1]), "units of its own.*name positions"),
+        (np.ones((3, 3, 2), dtype=bool), "position 2 of example 0, which has 2 rows"),
+        (np.ones((3, 2, 2), dtype=bool), r"a mask of shape \(3, 2, 2\) for .*3, 3, 2"),
+        (None, r"no new dimension.*x\.padded"),
+        (False, "no new dimension"),
+        ((1, 3), "index 3 is out of range: there are 3 rows in example 1"),
         ((..., 2), "out of bounds"),
+        (1.5, "no index"),
     ],
 )
 def test_what_does_not_fit_says_why(index, says: str) -> None:
@@ -291,16 +293,6 @@ def test_padding_is_what_the_dtype_holds(dtype: torch.dtype, good: list, bad: li
         for lazy in (x, x[:1]):
             with pytest.raises(SelectionError, match="does not hold it"):
                 lazy.padded(value)
-
-
-@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_neither_a_lazy_tensor_nor_a_cache_is_pickled(copied) -> None:
-    """What refers to open files says how to get it elsewhere."""
-    cache = small_cache()
-    with pytest.raises(LazycacheError, match=r"lc.open\('memory://small'\)\['resid_out_0'\]"):
-        copied(cache["resid_out_0"])
-    with pytest.raises(LazycacheError, match=r"lc.open\('memory://small'\)"):
-        copied(cache)
 
 
 def test_tensors_leave_the_workers_of_a_data_loader(tmp_path) -> None:
@@ -470,3 +462,68 @@ def test_a_log_that_lies_about_a_site_is_refused() -> None:
         dataset.cache()["s"]
     with pytest.raises(CorruptShardError, match="rows of 8 bytes, which"):
         dataset.reader().take("s", np.array([0]))
+
+
+def test_new_dimensions_and_bools() -> None:
+    """None and True add a dimension where they stand; behind ragged examples too."""
+    lazy, parts = make([2, 2, 2], [1, 0, 2])
+    want = torch.stack(parts)
+    for index in ((None,), (slice(None), None, 1), (..., None, 0), (0, None), (True, 1), (False,)):
+        assert same_bits(lazy[index].load(), want[index])
+    assert same_bits(lazy[1, 0, 0, 0][None, None].load(), want[1, 0, 0, 0][None, None])
+    assert same_bits(lazy.rows[None, ::2, None].load(), lazy.rows.load()[None, ::2, None])
+    ragged = small_cache()["resid_out_0"]
+    assert ragged[:, :, None].shape == (3, 3, 1, 2)
+    assert same_bits(ragged[:, :, None].padded(7), ragged.padded(7)[:, :, None])
+    assert same_bits(ragged[:, None, -1].load(), ragged[:, -1].load()[:, None])
+    assert same_bits(
+        ragged[None, [0, 1], None, -1].load(), ragged[[0, 1], -1].load()[None, :, None]
+    )
+
+
+def test_pairs_of_rows_and_units_read_what_they_name() -> None:
+    """Index arrays for rows and units at once pair up, and little else is read."""
+    dataset = Dataset(open_store("memory://pairs", create=True, storage_options=None))
+    values = counting(600, 600)
+    dataset.commit([(i, 3) for i in range(200)], {"s": values}, chunk_rows=64, shard_rows=256)
+    cache = dataset.cache()
+    x = cache["s"]
+    rows, units = torch.randperm(600), torch.randperm(600)
+    assert same_bits(x.rows[rows, units].load(), values[rows, units])
+    got = x[rows // 3, rows % 3, units]
+    assert got.shape == (600,)
+    assert same_bits(got[::-2].load(), values[rows, units].flip(0)[::2])
+    assert cache.io.rows <= 3 * 600
+    assert torch.equal(got.mean(), values[rows, units].double().mean())
+    assert got.to(torch.float64)[5].item() == values[rows[5], units[5]].item()
+
+
+def test_an_index_may_be_lazy_itself() -> None:
+    """A lazy mask or index is loaded, within the budget; a ragged mask stands for its rows."""
+    dataset = Dataset(open_store("memory://masks", create=True, storage_options=None))
+    values = counting(6, 2)
+    dataset.commit(
+        [(0, 2), (1, 3), (2, 1)],
+        {"s": values, "m": values[:, 0] % 4 == 0, "i": values[:, 0].long() % 2},
+    )
+    cache = dataset.cache()
+    x, mask, index = cache["s"], cache["m"], cache["i"]
+    assert same_bits(x[mask].load(), values[values[:, 0] % 4 == 0])
+    assert same_bits(x.rows[mask.rows].load(), values[values[:, 0] % 4 == 0])
+    assert same_bits(x.rows[index.rows].load(), values[values[:, 0].long() % 2])
+    small = dataset.cache(budget_bytes=3)
+    with pytest.raises(MemoryBudgetError, match="an index needs 6 bytes"):
+        _ = small["s"][small["m"]]
+
+
+def test_padding_at_the_left() -> None:
+    """The last row of each example is the last of the padded tensor; the mask says where."""
+    x = small_cache()["resid_out_0"][:, :, 0]
+    assert x.padded(-1, "left").tolist() == [[-1, 0, 2], [4, 6, 8], [-1, -1, 10]]
+    assert x.mask("left").tolist() == [[False, True, True], [True] * 3, [False, False, True]]
+    assert x[x.mask()].tolist() == x.padded()[x.mask()].tolist() == [0, 2, 4, 6, 8, 10]
+    for wrong in (x.padded, x.mask):
+        with pytest.raises(SelectionError, match="'right' or 'left'"):
+            wrong(side="top")
+    with pytest.raises(SelectionError, match="no positions"):
+        x.rows.mask()

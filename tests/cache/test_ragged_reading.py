@@ -13,6 +13,7 @@ from lazycache.cache import ragged_loading, ragged_rows
 from lazycache.cache.plan_checks import check_spec
 from lazycache.cache.ragged_rows import Wanted
 from lazycache.cache.site_reader import SiteReader
+from lazycache.cache.stored_sites import StoredSites
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CorruptShardError, SelectionError, StorageError
 from lazycache.storage.open_store import open_store
@@ -76,16 +77,16 @@ def test_one_head_of_a_disk_is_not_copied_with_the_others(tmp_path) -> None:
 def test_one_head_of_wide_rows_of_a_store_is_a_range_for_each_row(tmp_path) -> None:
     """Other heads are not fetched where they are further apart than the gap."""
     dataset = made(tmp_path, local=False, examples=2, width=64)
-    cache = dataset.cache()
-    cache.reader = SiteReader(dataset.store, dataset.snapshot, io=cache.io, max_gap=128)
-    x = cache["pattern_0"]
+    sites = StoredSites(dataset.store, dataset.snapshot)
+    sites.reader = SiteReader(dataset.store, dataset.snapshot, io=sites.io, max_gap=128)
+    x = sites.tensor("pattern_0")
     assert x.widths.tolist() == [64, 64]
-    cache.io.reset()
+    sites.io.reset()
     assert torch.equal(x[1, [3, 1]].load(), expected(1, 64)[[3, 1]])
-    assert (cache.io.requests, cache.io.bytes) == (2 * LENGTH, 2 * LENGTH * 4 * 64)
-    cache.io.reset()
+    assert (sites.io.requests, sites.io.bytes) == (2 * LENGTH, 2 * LENGTH * 4 * 64)
+    sites.io.reset()
     assert torch.equal(x[1, 2, :, 5:9].load(), expected(1, 64)[2, :, 5:9])
-    assert (cache.io.requests, cache.io.bytes) == (LENGTH, LENGTH * 4 * 4)
+    assert (sites.io.requests, sites.io.bytes) == (LENGTH, LENGTH * 4 * 4)
 
 
 @pytest.mark.parametrize("local", [True, False])

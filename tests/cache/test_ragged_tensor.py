@@ -1,7 +1,5 @@
 """lazycache.cache.ragged_tensor: attention patterns, whose rows differ in width."""
 
-import copy
-import pickle
 from itertools import count
 
 import numpy as np
@@ -13,7 +11,8 @@ from hypothesis import strategies as st
 
 from lazycache.cache.ragged_tensor import RaggedTensor
 from lazycache.cache.site_reader import SiteReader
-from lazycache.errors import LazycacheError, MemoryBudgetError, SelectionError
+from lazycache.cache.stored_sites import StoredSites
+from lazycache.errors import MemoryBudgetError, SelectionError
 from lazycache.samples import pattern_cache
 from lazycache.storage.open_store import open_store
 
@@ -164,9 +163,9 @@ def test_the_same_from_a_disk_and_from_a_store(tmp_path, store: str) -> None:
     dataset, rows = write(widths, [3, 0, 2, 4, 1], splits=2, url=url)
     want = {example: dense(mine) for example, mine in rows.items()}
     for gap in (0, 8, 64 << 10):
-        cache = dataset.cache()
-        cache.reader = SiteReader(dataset.store, dataset.snapshot, io=cache.io, max_gap=gap)
-        lazy = cache["pattern_0"]
+        sites = StoredSites(dataset.store, dataset.snapshot)
+        sites.reader = SiteReader(dataset.store, dataset.snapshot, io=sites.io, max_gap=gap)
+        lazy = sites.tensor("pattern_0")
         for example, values in want.items():
             assert same_bits(lazy[example].load(), values)
             assert same_bits(lazy[example, [2, 0]].load(), values[[2, 0]])
@@ -249,7 +248,7 @@ def test_a_ragged_and_another_lazy_tensor_meet_in_one_function() -> None:
         ((slice(None), 0, [0, -2]), "query 0, -2 of entry 2"),
         ((0, 0, 0, 0, 0), "5 indices for 4 dimensions"),
         (([0, 1], [0, 1]), "paired up"),
-        ((0, 0, torch.ones(2, dtype=torch.bool)), "differs from example to example"),
+        ((0, 0, 0, torch.ones(4, dtype=torch.bool)), "differs from example to example"),
         (([[0, 1]],), "one dimension"),
         ((torch.ones(2, 3, dtype=torch.bool),), "mask over several dimensions"),
         ((None,), "None adds no dimension"),
@@ -277,8 +276,21 @@ def test_masks_choose_examples_and_heads() -> None:
     lazy, examples = small()
     got = lazy[torch.tensor([False, True, False])][:, torch.tensor([True, False, True])]
     assert same_bits(got.load()[0], examples[1][[0, 2]])
-    with pytest.raises(SelectionError):
-        lazy[torch.tensor([True])]
+    assert same_bits(lazy[1, :, [True, False, True]].load(), examples[1][:, [0, 2]])
+    for wrong in ((torch.tensor([True]),), (slice(None), 0, [True, False])):
+        with pytest.raises(SelectionError, match=r"mask|boolean"):
+            lazy[wrong]
+
+
+def test_padding_at_the_left() -> None:
+    """Queries and keys of each example end where those of the longest do."""
+    lazy, examples = small()
+    padded = lazy.padded(5, "left")
+    for got, want in zip(padded, examples, strict=True):
+        assert same_bits(got[:, -want.shape[1] :, -want.shape[2] :].clone(), want)
+    assert (padded == 5).sum() == padded.numel() - sum(e.numel() for e in examples)
+    with pytest.raises(SelectionError, match="'right' or 'left'"):
+        lazy.padded(side="up")
 
 
 def test_examples_without_rows_are_there_and_empty() -> None:
@@ -298,17 +310,13 @@ def test_examples_without_rows_are_there_and_empty() -> None:
     assert list(none.chunks()) == []
 
 
-def test_has_no_length_truth_or_pickle_where_there_is_none() -> None:
-    """A single value has no length; a lazy tensor is not pickled, and lengths are of examples."""
+def test_has_no_length_or_truth_where_there_is_none() -> None:
+    """A single value has no length; lengths are of examples."""
     lazy, _ = small()
     with pytest.raises(SelectionError, match="no length"):
         len(lazy[0, 0, 0, 0])
     with pytest.raises(SelectionError, match="neither true nor false"):
         bool(lazy)
-    with pytest.raises(LazycacheError, match="neither pickled nor copied"):
-        pickle.dumps(lazy)
-    with pytest.raises(LazycacheError, match="neither pickled nor copied"):
-        copy.copy(lazy)
     with pytest.raises(SelectionError, match=r"no lengths: see \.shape"):
         _ = lazy[0].lengths
     with pytest.raises(SelectionError, match="does not hold it"):
