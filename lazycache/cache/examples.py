@@ -87,6 +87,16 @@ class ExampleMap:
         shift = int(self.stored[segment] - self.logical[segment])
         return range(logical.start + shift, logical.stop + shift, logical.step)
 
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return example and position of absolute rows that are here: int64[n] each."""
+        # a run without rows begins where another one does
+        held = np.flatnonzero(np.diff(np.append(self.logical, self.total)))
+        order = held[np.argsort(self.stored[held])]
+        segment = order[np.searchsorted(self.stored[order], rows, side="right") - 1]
+        logical = rows - self.stored[segment] + self.logical[segment]
+        example = np.searchsorted(self.offsets, logical, side="right") - 1
+        return example, logical - self.offsets[example]
+
     def stored_order(self) -> Rows:
         """Return all absolute rows in storage order; a range where there is no hole."""
         sizes = np.diff(np.append(self.logical, self.total))
@@ -140,6 +150,41 @@ def build(
         stored=stored,
         longest=int(lengths.max(initial=0)),
     )
+
+
+def of_lengths(
+    lengths: np.ndarray, *, run: np.ndarray | None = None, example: np.ndarray | None = None
+) -> ExampleMap:
+    """Return the map of examples of `lengths[i]` rows each, which follow each other as stored.
+
+    Without `run` and `example` they are the examples 0, 1, 2, ... of run 0.
+
+    Example:
+        >>> of_lengths(np.array([2, 3])).absolute(range(2, 5))
+        range(2, 5)
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+    begins = np.zeros(1 if offsets[-1] else 0, dtype=np.int64)
+    return ExampleMap(
+        run=np.zeros_like(lengths) if run is None else run,
+        example=np.arange(len(lengths), dtype=np.int64) if example is None else example,
+        lengths=lengths,
+        offsets=offsets,
+        logical=begins,
+        stored=begins,
+        longest=int(lengths.max(initial=0)),
+    )
+
+
+def one_row_each(count: int) -> ExampleMap:
+    """Return the map of `count` examples of one row each.
+
+    Example:
+        >>> one_row_each(3).total
+        3
+    """
+    return of_lengths(np.ones(count, dtype=np.int64))
 
 
 def part_of(examples: ExampleMap, first: np.ndarray, counts: np.ndarray) -> ExampleMap:

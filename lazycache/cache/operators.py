@@ -1,44 +1,59 @@
-"""Lazy tensors where numbers are expected: `x + 1`, `x == 0`, `float(x[0])`, `torch.exp(x)`.
+"""Lazy tensors where numbers are expected: `x + 1`, `a - b`, `x == 0`, `float(x[0])`, `x.map(fn)`.
 
-An operator loads, within the budget of implicit loads, and gives a torch tensor, as the torch
-function of its name does; `np.asarray(x)` gives an array.
+One rule: an operator and `.map` give a lazy tensor, a torch or numpy function gives numbers, within
+the budget of implicit loads. Operators on ragged tensors load, too.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from lazycache.cache import torch_functions
+from lazycache.cache import arithmetic, torch_functions
+from lazycache.cache.expressions import map_with
 from lazycache.cache.loading import Loadable, within_budget
 from lazycache.errors import SelectionError
 
-_Operator = Callable[["Operators", Any], torch.Tensor]
+if TYPE_CHECKING:
+    from lazycache.cache.lazy_tensor import LazyTensor
+
+_Binary = Callable[["Operators", Any], Any]
 
 
-def _binary(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> _Operator:
-    def operate(self: Operators, other: Any) -> torch.Tensor:
-        if other is None or isinstance(other, (str, bytes, dict, set)):
-            return cast("torch.Tensor", NotImplemented)  # as any number or tensor answers
-        # torch takes numbers and tensors
-        that = torch.as_tensor(other, device="cpu") if isinstance(other, np.ndarray) else other
-        args = (that, self) if reflected else (self, that)
-        result: torch.Tensor = torch_functions.call(_lazy(), function, args, {})
-        return result
+def _binary(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> _Binary:
+    def operate(self: Operators, other: Any) -> Any:
+        if not isinstance(other, Operators) and not arithmetic.is_operand(other):
+            return NotImplemented  # as any number or tensor answers
+        return operated(function, (other, self) if reflected else (self, other))
+
+    return operate
+
+
+def _unary(function: Callable[[Any], Any]) -> Callable[[Operators], Any]:
+    def operate(self: Operators) -> Any:
+        return operated(function, (self,))
 
     return operate
 
 
-def _unary(function: Callable[[Any], Any]) -> Callable[[Operators], torch.Tensor]:
-    def operate(self: Operators) -> torch.Tensor:
-        result: torch.Tensor = torch_functions.call(_lazy(), function, (self,), {})
-        return result
+def operated(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """Return an operator's result: lazy, but of ragged tensors, which are loaded within the budget.
 
-    return operate
+    Raises:
+        SelectionError: shapes or rows do not fit; see `arithmetic`.
+        MemoryBudgetError: of ragged tensors.
+    """
+    if all(map(arithmetic.is_operand, args)):
+        if function is operator.matmul:
+            return arithmetic.matmul(*args)
+        return arithmetic.elementwise(function, args)
+    # torch takes numbers and tensors
+    known = [torch.tensor(a, device="cpu") if isinstance(a, np.ndarray) else a for a in args]
+    return torch_functions.loaded_call(_lazy(), function, tuple(known), {})
 
 
 def _lazy() -> type[Loadable]:
@@ -47,12 +62,14 @@ def _lazy() -> type[Loadable]:
 
 
 class Operators:
-    """Operators of a lazy tensor, ragged or not. Each loads what is selected."""
+    """Operators of a lazy tensor, ragged or not."""
 
     __slots__ = ()
 
-    __eq__ = _binary(operator.eq)  # type: ignore[assignment]  # as torch, not a bool
-    __ne__ = _binary(operator.ne)  # type: ignore[assignment]
+    __array_priority__ = 1000  # `array + x` is asked of x, as of a torch tensor
+
+    __eq__ = _binary(operator.eq)  # as torch, not a bool
+    __ne__ = _binary(operator.ne)
     # by identity, as torch's: `==` compares values, a dictionary must not read them
     __hash__ = object.__hash__
     __lt__ = _binary(operator.lt)
@@ -67,6 +84,9 @@ class Operators:
     __floordiv__ = _binary(operator.floordiv)
     __mod__ = _binary(operator.mod)
     __pow__ = _binary(operator.pow)
+    __and__ = _binary(operator.and_)
+    __or__ = _binary(operator.or_)
+    __xor__ = _binary(operator.xor)
     __radd__ = _binary(operator.add, reflected=True)
     __rsub__ = _binary(operator.sub, reflected=True)
     __rmul__ = _binary(operator.mul, reflected=True)
@@ -75,8 +95,13 @@ class Operators:
     __rfloordiv__ = _binary(operator.floordiv, reflected=True)
     __rmod__ = _binary(operator.mod, reflected=True)
     __rpow__ = _binary(operator.pow, reflected=True)
+    __rand__ = _binary(operator.and_, reflected=True)
+    __ror__ = _binary(operator.or_, reflected=True)
+    __rxor__ = _binary(operator.xor, reflected=True)
     __neg__ = _unary(operator.neg)
+    __pos__ = _unary(operator.pos)
     __abs__ = _unary(operator.abs)
+    __invert__ = _unary(operator.invert)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         x = cast("Loadable", self)
@@ -92,11 +117,22 @@ class Operators:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Answer aggregates in a stream; load for other functions, within the budget."""
+        """Answer `tensor + x` as `x + tensor`; aggregates in a stream; load for the others."""
+        function = torch_functions.OPERATORS.get(func)
+        if function is not None and not kwargs:
+            return operated(function, args)
         return torch_functions.call(_lazy(), func, args, kwargs or {})
 
     def __contains__(self, value: object) -> bool:
-        return bool(torch.as_tensor(self == value).any())
+        """Whether a value is there: reads until it is found, a chunk at a time."""
+        x = cast("LazyTensor", self)
+        if arithmetic.is_operand(self):
+            found = x == value
+            # of what is no number, Python has answered by itself
+            pieces = iter(()) if isinstance(found, bool) else cast("LazyTensor", found).chunks()
+        else:
+            pieces = (torch.as_tensor(piece == value) for piece in x.chunks())
+        return any(bool(piece.any()) for piece in pieces)
 
     def item(self) -> float | int | bool:
         """Read the one value that is selected, as a number of Python.
@@ -123,3 +159,36 @@ class Operators:
 
     def __bool__(self) -> bool:
         raise SelectionError("a lazy tensor is neither true nor false: load it, or use len().")
+
+
+class RowOperators(Operators):
+    """Operators of a lazy tensor whose rows have one shape, and functions of its rows."""
+
+    __slots__ = ()
+
+    def map(
+        self,
+        fn: Callable[[torch.Tensor], torch.Tensor],
+        shape: Sequence[int] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> LazyTensor:
+        """Return a function of the rows, lazy: computed of the rows that are read, a block at once.
+
+        `fn` takes rows [n, *row] and gives a result for each, [n, *anything], from that row alone:
+        `sae.encode`, a projection, a norm. It is given blocks of any number of rows, without
+        gradients, and may write to them. What a row becomes is learned by giving it two rows of
+        zeros, unless `shape` and `dtype` say it.
+
+        Cost: reads nothing. Later, `fn` is called for the rows that are asked for, each time.
+
+        Raises:
+            SelectionError: `fn` gives no tensor, or not a result for each row.
+            UnsupportedDtypeError: it gives a dtype that datasets do not hold.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> small_cache()["resid_out_0"].map(lambda rows: rows.softmax(-1))[0, 0].load()
+            tensor([0.2689, 0.7311])
+        """
+        x = cast("LazyTensor", self)
+        return map_with(x, fn, None if shape is None else tuple(shape), dtype)

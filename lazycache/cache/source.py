@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lazycache.cache.examples import ExampleMap
 from lazycache.cache.reader import Reader
+from lazycache.cache.row_reader import RowReader
 from lazycache.cache.selection import Dense, Grid, Lead
 from lazycache.codec.dtypes import of_torch
-from lazycache.errors import LazycacheError, SelectionError
+from lazycache.errors import LazycacheError, SelectionError, StorageError
 from lazycache.types import EXAMPLES, SiteSpec
+
+if TYPE_CHECKING:
+    from lazycache.cache.row_origins import Origin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """Where a lazy tensor reads: one site of one snapshot."""
 
-    reader: Reader
+    reader: RowReader
     """Reads its rows."""
     spec: SiteSpec
     """What a row is."""
@@ -31,6 +38,23 @@ class Source:
     """What an implicit load (a torch function, `np.asarray`) may take."""
     called: Callable[[], ExampleMap] | None = None
     """Of a table of calls: gives the examples of the table whose rows were called; else None."""
+    origins: Callable[[np.ndarray], Sequence[Origin]] | None = None
+    """Tells of rows (int64[n]) which rows of which tables they are; None: of no table."""
+    reopen: Callable[[], Any] | None = None
+    """Opens the same snapshot in another process, for `.tensor(site)`: a function that can be
+    pickled, with an address and a version, and no values. None: of what is not a dataset's."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.reopen is not None:
+            return reopened, (self.reopen, self.spec.name, _fingerprint(self.examples()))
+        remade = getattr(self.reader, "remade", None)
+        if remade is not None:
+            parts: tuple[Any, ...] = remade()
+            return parts
+        if isinstance(self.reader, Reader):
+            raise not_pickled(f"site {self.spec.name!r}", f"lc.open({self.url!r})")
+        known = (self.reader, self.spec, self.url, Fixed(self.examples()), self.budget_bytes)
+        return Source, (*known, None, self.origins)
 
     def everything(self) -> Lead:
         """Return all rows: examples by positions, or one row per example."""
@@ -38,6 +62,41 @@ class Source:
         if self.spec.table == EXAMPLES:
             return Dense(examples.absolute(range(examples.total)))
         return Grid(examples, range(len(examples)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fixed:
+    """Gives examples that are there already."""
+
+    examples: ExampleMap
+    """What it gives."""
+
+    def __call__(self) -> ExampleMap:
+        """Return the examples."""
+        return self.examples
+
+
+def reopened(reopen: Callable[[], Any], site: str, fingerprint: int) -> Source:
+    """Return the source of a site of a dataset that is opened here. For unpickling.
+
+    Raises:
+        StorageError: its examples are not those of the site that was pickled.
+    """
+    sites = reopen()
+    source: Source = sites.tensor(site).source
+    if _fingerprint(source.examples()) != fingerprint:
+        raise StorageError(
+            f"{site!r} of {source.url} has other examples here than where it was pickled: the "
+            "dataset was replaced. Open it again and select anew."
+        )
+    return source
+
+
+def _fingerprint(examples: ExampleMap) -> int:
+    crc = 0
+    for numbers in (examples.lengths, examples.logical, examples.stored):
+        crc = zlib.crc32(numbers.tobytes(), crc)
+    return crc
 
 
 def target(arg: object) -> torch.dtype | torch.device:
