@@ -13,14 +13,18 @@ from typing import Protocol, Self
 
 import torch
 
+from lazycache.cache.known import Known
+from lazycache.cache.ordering import comparable, original
 from lazycache.cache.parallel import PIECE_VALUES
 from lazycache.errors import SelectionError
 
-OPS = ("mean", "sum", "min", "max", "std", "var", "norm")
+TRUTHS = ("all", "any", "count_nonzero")
+"""What asks of values only whether they are zero."""
+
+OPS = ("mean", "sum", "min", "max", "std", "var", "norm", *TRUTHS)
 """What can be reduced."""
 
-_SIGN = -(1 << 63)
-_NARROW = {torch.float8_e4m3fn, torch.float8_e5m2}
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 class Accumulator(Protocol):
@@ -28,6 +32,10 @@ class Accumulator(Protocol):
 
     def add(self, matrix: torch.Tensor) -> Self:
         """Take [rows, units] in. The matrix is not kept."""
+        ...
+
+    def add_known(self, known: Known) -> Self:
+        """Take in rows of which these numbers are known."""
         ...
 
     def merge(self, other: Self) -> None:
@@ -45,6 +53,8 @@ def accumulator(
     """Return an accumulator of values of `dtype`: one of `OPS`."""
     if op in {"min", "max"}:
         return _Extreme(op, dtype)
+    if op in TRUTHS:
+        return _Truth(op, units, device)
     zeros = torch.zeros(units, dtype=accumulated(dtype), device=device)
     if op == "sum" and not dtype.is_floating_point:
         return _IntegerSum(zeros)
@@ -73,6 +83,12 @@ class _Sum:
         self._rows += len(matrix)
         return self
 
+    def add_known(self, known: Known) -> Self:
+        total = known.squares() if self._op == "norm" else known.total(self._total.dtype)
+        self._total += total.to(self._total.device)
+        self._rows += known.count
+        return self
+
     def merge(self, other: Self) -> None:
         self._total += other._total
         self._rows += other._rows
@@ -94,6 +110,10 @@ class _IntegerSum:
             self._total += tile.to(torch.int64).sum(0)
         return self
 
+    def add_known(self, known: Known) -> Self:
+        self._total += known.total(torch.int64).to(self._total.device)
+        return self
+
     def merge(self, other: Self) -> None:
         self._total += other._total
 
@@ -110,8 +130,12 @@ class _Extreme:
         self._best: list[torch.Tensor] = []
 
     def add(self, matrix: torch.Tensor) -> Self:
-        found = [extreme(tile, self._op, dim=(0,)) for tile in tiles(matrix)]
+        found = [_extreme(comparable(tile), self._op, dim=(0,)) for tile in tiles(matrix)]
         self._keep(found)
+        return self
+
+    def add_known(self, known: Known) -> Self:
+        self._keep([known.extreme(self._op)])
         return self
 
     def merge(self, other: Self) -> None:
@@ -120,12 +144,13 @@ class _Extreme:
     def _keep(self, found: list[torch.Tensor]) -> None:
         candidates = [*self._best, *found]
         if candidates:
-            self._best = [extreme(torch.stack(candidates), self._op, dim=(0,))]
+            here = [one.to(candidates[-1].device) for one in candidates]
+            self._best = [_extreme(torch.stack(here), self._op, dim=(0,))]
 
     def result(self) -> torch.Tensor:
         if not self._best:
             raise no_rows(self._op)
-        return self._best[0].to(self._dtype)
+        return original(self._best[0], self._dtype)
 
 
 class _Variance:
@@ -159,6 +184,14 @@ class _Variance:
             delta = (other._mean - self._mean) + (other._shift - self._shift)
             self._merge(other._rows, delta, other._m2)
 
+    def add_known(self, known: Known) -> Self:
+        mean, m2 = known.spread()
+        mean = mean.to(self._m2.device)
+        if not self._rows:
+            self._shift = mean
+        self._merge(known.count, (mean - self._shift) - self._mean, m2.to(self._m2.device))
+        return self
+
     def _merge(self, rows: int, delta: torch.Tensor, m2: torch.Tensor) -> None:
         total = self._rows + rows
         self._m2 += m2 + delta.square() * (self._rows * rows / total)
@@ -172,16 +205,51 @@ class _Variance:
         return var.sqrt() if self._op == "std" else var
 
 
-def extreme(values: torch.Tensor, op: str, *, dim: tuple[int, ...]) -> torch.Tensor:
-    """Return minima or maxima; of a dtype that torch cannot compare, in one that holds it."""
-    if values.dtype in _NARROW:
-        values = values.to(torch.float32)
-    elif values.dtype in {torch.uint16, torch.uint32}:
-        values = values.to(torch.int64)
-    elif values.dtype == torch.uint64:
-        # without its sign bit an unsigned word orders as a signed one
-        signed = extreme(values.view(torch.int64) ^ _SIGN, op, dim=dim)
-        return (signed ^ _SIGN).view(torch.uint64)
+class _Truth:
+    """Whether all or any values differ from zero, or how many do; NaN differs, as in torch."""
+
+    def __init__(self, op: str, units: int, device: torch.device) -> None:
+        self._op = op
+        kind = torch.int64 if op == "count_nonzero" else torch.bool
+        self._found = torch.full((units,), op == "all", dtype=kind, device=device)
+
+    def add(self, matrix: torch.Tensor) -> Self:
+        for tile in tiles(matrix):
+            self._take(truth(self._op, nonzero(tile), (0,)))
+        return self
+
+    def add_known(self, known: Known) -> Self:
+        self._take(known.truth(self._op).to(self._found.device))
+        return self
+
+    def merge(self, other: Self) -> None:
+        self._take(other._found)
+
+    def _take(self, found: torch.Tensor) -> None:
+        if self._op == "count_nonzero":
+            self._found += found
+        else:
+            self._found = self._found & found if self._op == "all" else self._found | found
+
+    def result(self) -> torch.Tensor:
+        return self._found
+
+
+def nonzero(values: torch.Tensor) -> torch.Tensor:
+    """Return which values are not zero; NaN is not."""
+    if values.dtype in _SIGNED:
+        values = values.contiguous().view(_SIGNED[values.dtype])
+    return comparable(values) != 0
+
+
+def truth(op: str, flags: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:
+    """Return one of `TRUTHS` over dimensions of flags."""
+    if op == "count_nonzero":
+        return flags.sum(dim)
+    return flags.all(dim) if op == "all" else flags.any(dim)
+
+
+def _extreme(values: torch.Tensor, op: str, *, dim: tuple[int, ...]) -> torch.Tensor:
     return values.amin(dim) if op == "min" else values.amax(dim)
 
 
@@ -192,7 +260,9 @@ def direct(
     if op in {"min", "max"}:
         if any(values.shape[d] == 0 for d in dim):
             raise no_rows(op)
-        return extreme(values, op, dim=dim).to(values.dtype)
+        return original(_extreme(comparable(values), op, dim=dim), values.dtype)
+    if op in TRUTHS:
+        return truth(op, nonzero(values), dim)
     if op == "sum":
         return values.to(accumulated(values.dtype)).sum(dim)
     wide = values.to(torch.float64)

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 import torch
 
-from lazycache.cache.aggregate import Dim, aggregate, count_rows
+from lazycache.cache.aggregate import Dim, Fold, Kernel, count_rows, lazily, reduced, units_only
+from lazycache.cache.rankings import NumpyNames, Rankings, chosen_dim
 from lazycache.errors import SelectionError
 
 if TYPE_CHECKING:
     from lazycache.cache.lazy_tensor import LazyTensor
 
 
-class NumpyNames(TypedDict, total=False):
-    """What `np.mean(x, axis=0)` and its like hand to the method of the same name."""
+class Reductions(Rankings):
+    """Aggregates: what is stored of whole blocks is not read again, the rest once, in blocks.
 
-    axis: Dim
-    """`dim`."""
-    keepdims: bool
-    """`keepdim`."""
-    dtype: None
-    """Refused: the dtypes of results are those of `LazyTensor.mean`."""
-    out: None
-    """Refused: a result is a new tensor."""
-
-
-class Reductions:
-    """Aggregates: read once, in blocks of some MB, in memory that does not grow with rows."""
+    Memory does not grow with rows.
+    """
 
     __slots__ = ()
 
     def mean(
         self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         """Reduce dimensions: `"rows"` for all examples and positions, numbers, or None for all.
 
         `dim=1` gives one result per example, whatever their lengths. Results of mean, var, std and
@@ -42,7 +33,13 @@ class Reductions:
         captured do not count. NaN and infinity go through as in torch, and so does the mean of
         nothing (nan). numpy's `axis` and `keepdims` are taken too: `np.mean(x, axis=0)` streams.
 
-        Cost: reads what is selected once, in blocks of some MB; memory does not grow with rows.
+        Where rows stay and only dimensions of each row go, `dim=-1`, the result is lazy itself: a
+        tensor of the same examples and positions, ragged or not, worked out when it is read.
+
+        Cost: over all rows (`"rows"`, None), blocks of rows that are selected whole are answered
+        from the statistics that were stored with them: of a whole site no value is read, of other
+        selections those at their edges. Else reads what is selected once, in blocks of some MB.
+        Memory does not grow with rows.
 
         Raises:
             SelectionError: there is no such dimension, or examples differ in length and the result
@@ -57,7 +54,7 @@ class Reductions:
 
     def sum(
         self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         """Return the sum over `dim`: float64, int64 for integers and bools. Else as `mean`.
 
         Example:
@@ -71,7 +68,7 @@ class Reductions:
 
     def min(
         self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         """Return the smallest value over `dim`, in the dtype of the values. Else as `mean`.
 
         Values only, unlike `torch.min`: as `torch.amin`.
@@ -88,7 +85,7 @@ class Reductions:
 
     def max(
         self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         """Return the largest value over `dim`, in the dtype of the values. Else as `mean`.
 
         Values only, unlike `torch.max`: as `torch.amax`.
@@ -111,7 +108,7 @@ class Reductions:
         correction: float = 1,
         ddof: float | None = None,
         **numpy: Unpack[NumpyNames],
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         """Return the variance over `dim`, divided by the count minus `correction`: float64.
 
         `ddof` is numpy's name of the correction; `np.var(x)` passes 0. nan where nothing is left to
@@ -133,7 +130,7 @@ class Reductions:
         correction: float = 1,
         ddof: float | None = None,
         **numpy: Unpack[NumpyNames],
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         """Return the square root of `var`: float64.
 
         Example:
@@ -146,12 +143,12 @@ class Reductions:
 
     def norm(
         self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         """Return the Euclidean norm over `dim`: float64. Else as `mean`.
 
         Example:
             >>> from lazycache.samples import small_cache
-            >>> small_cache()["resid_out_0"][1].norm(-1)  # of each row of example 1
+            >>> small_cache()["resid_out_0"].norm(-1)[1].load()  # of each row of example 1
             tensor([ 6.4031,  9.2195, 12.0416], dtype=torch.float64)
         """
         return self._aggregate("norm", dim, keepdim, numpy)
@@ -171,31 +168,70 @@ class Reductions:
         """
         return count_rows(cast("LazyTensor", self), dim)
 
+    def all(
+        self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
+    ) -> torch.Tensor | LazyTensor:
+        """Return whether all values over `dim` differ from zero: bool. Else as `mean`.
+
+        NaN differs from zero, as in torch. Stored statistics say it of units that have a zero
+        beside values of one sign only, or none; others are read.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> small_cache()["resid_out_0"].all("rows")  # unit 0 of the first row is zero
+            tensor([False,  True])
+        """
+        return self._aggregate("all", dim, keepdim, numpy)
+
+    def any(
+        self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
+    ) -> torch.Tensor | LazyTensor:
+        """Return whether any value over `dim` differs from zero: bool. Else as `mean`.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> (small_cache()["resid_out_0"] > 10).any("rows")
+            tensor([False,  True])
+        """
+        return self._aggregate("any", dim, keepdim, numpy)
+
+    def count_nonzero(
+        self, dim: Dim = None, keepdim: bool = False, **numpy: Unpack[NumpyNames]
+    ) -> torch.Tensor | LazyTensor:
+        """Return how many values over `dim` differ from zero: int64. Else as `mean`.
+
+        Cost: as `mean`; but of bools, no statistics are stored that say it.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> small_cache()["resid_out_0"].count_nonzero("rows")
+            tensor([5, 6])
+        """
+        return self._aggregate("count_nonzero", dim, keepdim, numpy)
+
     def _aggregate(
         self, op: str, dim: Dim, keepdim: bool, numpy: NumpyNames, *, correction: float = 1
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | LazyTensor:
         chosen = chosen_dim(op, dim, numpy)
         kept = keepdim or bool(numpy.get("keepdims"))
-        return aggregate(cast("LazyTensor", self), op, chosen, keepdim=kept, correction=correction)
+        return self._reduced(Fold(op, correction), chosen, kept, eager="out" in numpy)
 
-
-def chosen_dim(op: str, dim: Dim, numpy: NumpyNames) -> Dim:
-    """Return the dimension that was asked for by its torch or its numpy name.
-
-    Raises:
-        SelectionError: both names, or `dtype` or `out`.
-        TypeError: another name.
-    """
-    given: dict[str, Any] = dict(numpy)
-    unknown = given.keys() - NumpyNames.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"{op}() has no argument {', '.join(sorted(unknown))}")
-    if given.get("dtype") is not None or given.get("out") is not None:
-        raise SelectionError(
-            f"{op} takes no dtype and no out: it is computed in float64 (see .mean). Convert the "
-            "result, .to(dtype), or the values first, x.to(dtype)."
-        )
-    axis: Dim = given.get("axis")
-    if dim is not None and axis is not None:
-        raise SelectionError(f"{op} over dim={dim!r} and axis={axis!r}: give one of them.")
-    return axis if dim is None else dim
+    def _reduced(
+        self,
+        kernel: Kernel,
+        dim: Dim,
+        keepdim: bool,
+        *,
+        eager: bool = False,
+        several: bool = False,
+    ) -> torch.Tensor | LazyTensor:
+        x = cast("LazyTensor", self)
+        # numpy's functions name `out`, and are asked for numbers
+        units = () if eager else units_only(x, dim)
+        if units:
+            if several:
+                raise SelectionError(
+                    f"{kernel.name} of each row, dim={dim!r}, is a lazy tensor: one at a time."
+                )
+            return lazily(x, kernel, units, keepdim=keepdim)
+        return reduced(x, kernel, dim, keepdim=keepdim)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from cache_helpers import Dataset, small_cache
 
+from lazycache.cache.lazy_tensor import LazyTensor
 from lazycache.errors import SelectionError
 from lazycache.storage.open_store import open_store
 
@@ -39,8 +40,11 @@ def test_kept_dimensions_have_length_one(x, name: str, dim) -> None:
     dims = [int(d) for d in dims] if isinstance(dims, (list, tuple)) else int(dims)
     of = torch.linalg.vector_norm if name == "norm" else getattr(torch, function)
     want = of(DENSE, dim=dims, keepdim=True)
+    found = getattr(x, name)(dim, keepdims=True)
     assert getattr(x, name)(dim, keepdim=True).shape == want.shape
-    torch.testing.assert_close(getattr(x, name)(dim, keepdims=True).double(), want)
+    # of each row by itself the result is lazy: the rows stay
+    found = found.load() if isinstance(found, LazyTensor) else found
+    torch.testing.assert_close(found.double(), want)
 
 
 def test_ragged_examples_keep_dimensions_too() -> None:
@@ -86,3 +90,32 @@ def test_a_single_value_is_its_own_aggregate(x, dim) -> None:
     assert torch.mean(one).item() == 23
     with pytest.raises(SelectionError, match="single value"):
         one.mean(1)
+
+
+def test_reducing_units_of_each_row_is_lazy_and_keeps_examples_and_positions() -> None:
+    """`x.norm(-1)` reads nothing, has the lengths of `x`, and streams on."""
+    cache = small_cache()
+    x = cache["resid_out_0"]
+    norms = x.norm(-1)
+    assert isinstance(norms, LazyTensor)
+    assert cache.io.bytes == 0
+    assert norms.lengths.tolist() == x.lengths.tolist()
+    want = torch.arange(12.0).double().view(6, 2).square().sum(1).sqrt()
+    torch.testing.assert_close(norms.rows.load(), want, rtol=1e-15, atol=0)
+    torch.testing.assert_close(norms.mean(), want.mean(), rtol=1e-15, atol=0)
+    assert norms[1, 2].item() == want[4].item()
+    for name in ("all", "any", "argmax", "argmin", "count_nonzero", "median"):
+        assert getattr(x, name)(-1).shape == norms.shape
+    assert x.median(-1, keepdim=True).dtype == torch.float32
+    quarter = x.rows.load()[:, 0].double() + 0.25
+    torch.testing.assert_close(x.quantile(0.25, -1).rows.load(), quarter)
+    with pytest.raises(SelectionError, match="one at a time"):
+        x.quantile([0.25, 0.5], -1)
+
+
+def test_numpy_gets_numbers_also_of_each_row(x) -> None:
+    """A numpy function is an explicit question: numbers, not another lazy tensor."""
+    assert isinstance(np.mean(x, axis=-1), torch.Tensor)
+    assert np.argmax(x, axis=0).tolist() == DENSE.argmax(0).tolist()
+    assert np.all(x, axis=(0, 1)).tolist() == DENSE.bool().all(0).all(0).tolist()
+    assert bool(np.any(x))
