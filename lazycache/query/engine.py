@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow as pa
 
 from lazycache.catalog.computed import computed_sites
 from lazycache.catalog.index_fill import quoted
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
 INDEX = "lazycache_index"
 """Name under which the index is attached."""
+
+KEPT = "lazycache_kept"
+"""Name under which the rows of a restricted cache are attached: a table `row` for each table."""
+
+Kept = Mapping[str, tuple[Any, Any]]
+"""Table to first rows and stops (int64[n], ascending) of the ranges of rows that can be asked."""
 
 ALWAYS = (TOKENS, EXAMPLES)
 """Tables of rows that can be asked of any dataset; others only where they are used."""
@@ -102,9 +109,16 @@ class Engine:
     """A locked-down DuckDB over one index. Safe from several threads."""
 
     def __init__(
-        self, index: IndexFile, reader: RowReader, *, activity: Activity, failures: ReadFailures
+        self,
+        index: IndexFile,
+        reader: RowReader,
+        *,
+        activity: Activity,
+        failures: ReadFailures,
+        kept: Kept | None = None,
     ) -> None:
         self.index = index
+        self._kept = kept or {}
         used = set(index.snapshot.tables).union(ALWAYS)
         self._tables = [table for table in BASE_COLUMNS if table in used]
         self._activity = activity
@@ -112,7 +126,9 @@ class Engine:
         self._connection = duckdb.connect(":memory:", config=_config(index.path))
         try:
             index.attach(self._connection, name=INDEX)
-            self._read_only = self._is_read_only()
+            # tables of kept rows are in memory, and must not be written to either
+            self._read_only = self._is_read_only() and not self._kept
+            self._attach_kept()
             self._finish(self._create_views(reader))
         except BaseException:  # whatever stops the set-up: the connection must not stay open
             self._connection.close()
@@ -197,6 +213,18 @@ class Engine:
         query = "SELECT readonly FROM duckdb_databases() WHERE database_name = ?"
         return self._connection.execute(query, [INDEX]).fetchall() == [(True,)]
 
+    def _attach_kept(self) -> None:
+        """Make the tables of the rows that can be asked; of other tables there is none."""
+        if self._kept:
+            self._connection.execute(f"ATTACH ':memory:' AS {KEPT}")
+        for table, (starts, stops) in self._kept.items():
+            self._connection.register("lazycache_spans", pa.table({"low": starts, "high": stops}))
+            self._connection.execute(
+                f"CREATE TABLE {KEPT}.{table} AS "  # noqa: S608 - our own names
+                "SELECT unnest(range(low, high)) AS row FROM lazycache_spans"
+            )
+            self._connection.unregister("lazycache_spans")
+
     def _create_views(self, reader: RowReader) -> dict[tuple[str, str], LazyColumn]:
         for table in CATALOG:
             self._connection.execute(f"CREATE VIEW {table} AS FROM {INDEX}.{table}")
@@ -213,7 +241,7 @@ class Engine:
                     activity=self._activity,
                 )
                 lazy[table, column.name.lower()] = column
-            self._connection.execute(_view(table, names, columns))
+            self._connection.execute(_view(table, names, columns, kept=table in self._kept))
         return lazy
 
     def _lazy_columns(self, table: str, names: ColumnNames) -> list[LazyColumn]:
@@ -258,16 +286,23 @@ def _config(index: Path | None) -> dict[str, str | bool | int | float | list[str
     return {**CLOSED_CONFIG, "temp_directory": spill}
 
 
-def _view(table: str, names: ColumnNames, columns: Sequence[LazyColumn]) -> str:
-    plain = [f"source.{quoted(name)} AS {quoted(shown)}" for name, shown in names.columns.items()]
+def _view(
+    table: str, names: ColumnNames, columns: Sequence[LazyColumn], *, kept: bool = False
+) -> str:
+    # the row is that of the kept ones: predicates on lazy columns then go down to these alone
+    row = "kept.row" if kept else "source.row"
+    plain = [
+        f"{row if name == 'row' else f'source.{quoted(name)}'} AS {quoted(shown)}"
+        for name, shown in names.columns.items()
+    ]
     # by `row`: DuckDB's own `rowid` would be read later in `SELECT row, a ... ORDER BY ... LIMIT`,
     # but DuckDB 2.0 fails on it where a filter reads `a` (vector index -1 in late materialization)
     lazy = [
-        f"{quoted(column.value_function)}(source.row) AS {quoted(column.name)}"
-        for column in columns
+        f"{quoted(column.value_function)}({row}) AS {quoted(column.name)}" for column in columns
     ]
     columns_text = ", ".join([*plain, *lazy])
     return (
         f"CREATE VIEW {table} AS SELECT {columns_text} "  # noqa: S608 - quoted
         f"FROM {INDEX}.{table} AS source"
+        + (f" JOIN {KEPT}.{table} AS kept ON source.row = kept.row" if kept else "")
     )

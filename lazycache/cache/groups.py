@@ -1,0 +1,114 @@
+"""Rows in groups: by a column of the tables, or by an expression over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from lazycache.errors import QueryError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Part = TypeVar("Part")
+"""What a group is: a lazy tensor of its rows, or a tensor of its result."""
+
+
+def encoded(values: pa.Array) -> pa.Array:
+    """Return a column as numbers of its distinct values.
+
+    Raises:
+        QueryError: a value is a list or a struct, by which rows are not grouped.
+    """
+    import pyarrow as pa  # loaded when it is used: reading tensors does without
+
+    if pa.types.is_nested(values.type):
+        raise QueryError(
+            f"group_by takes one value for each row, not {values.type}: one unit, unit(site, i)."
+        )
+    return values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+
+
+def numbered(column: pa.ChunkedArray) -> tuple[tuple[Any, ...], np.ndarray]:
+    """Return the values of an encoded column, sorted, None last; and the place of each row's."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    found = column.unify_dictionaries().combine_chunks()
+    array = found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
+    codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    values = array.dictionary
+    used = np.bincount(codes[codes >= 0], minlength=len(values)) > 0
+    order = compute.sort_indices(values).to_numpy()
+    order = order[used[order]]
+    place = np.full(len(values) + 1, len(order), dtype=np.int64)  # the last one is of NULL
+    place[order] = np.arange(len(order))
+    keys = values.take(pa.array(order)).to_pylist()
+    return (*keys, *([None] if (codes < 0).any() else [])), place[codes]
+
+
+class ByKey(Generic[Part]):
+    """Groups by their key, in its order; None, of rows without a value, is the last."""
+
+    def __init__(self, keys: tuple[Any, ...]) -> None:
+        self.keys = keys
+        """The value of each group."""
+        self._places = {key: place for place, key in enumerate(keys)}
+
+    def part(self, place: int) -> Part:
+        """Return the group of a place."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: Any) -> Part:
+        return self.part(self.place(key))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[tuple[Any, Part]]:
+        """Yield (key, group)."""
+        return ((key, self.part(place)) for place, key in enumerate(self.keys))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def place(self, key: Any) -> int:
+        """Return the place of a key.
+
+        Raises:
+            QueryError: there is no such group; names the nearest.
+        """
+        try:
+            return self._places[key]
+        except (KeyError, TypeError) as exc:
+            there = nearest(str(key), map(str, self.keys))
+            raise QueryError(f"there is no group {key!r}. {there}") from exc
+
+
+class GroupResult(ByKey[torch.Tensor]):
+    """One result for each group: `result["x"]`, or all, `result.values` in order of `result.keys`.
+
+    Iterating gives (key, tensor).
+    """
+
+    def __init__(self, keys: tuple[Any, ...], values: torch.Tensor) -> None:
+        super().__init__(keys)
+        self.values = values
+        """[groups, *row]."""
+
+    def part(self, place: int) -> torch.Tensor:
+        """Return the result of the group of a place."""
+        return self.values[place]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(key) for key in self.keys[:SHOWN])
+        more = f", ... {len(self):,} groups" if len(self) > SHOWN else ""
+        dtype = str(self.values.dtype).removeprefix("torch.")
+        return f"GroupResult({shown}{more}: shape={list(self.values.shape)}, dtype={dtype})"
+
+
+SHOWN = 8
+"""Keys in a repr."""
