@@ -72,7 +72,7 @@ class ActivationCaching:
         relative: Names relative to the model; False prefixes `module.`, before matching.
         cache: What is filled: any mutable mapping, a TensorDict (nested keys are nested in it, its
             device and batch size hold, a locked one is written in place), or the folder or URL of a
-            dataset. None: a new dict.
+            dataset. None: something new.
         callback: Called by keyword with what the direction hands over (`module`, `args`, `output`,
             ...), `key` and `direction`; what it returns is cached. None caches the value itself, of
             a tuple or mapping the first tensor.
@@ -112,7 +112,13 @@ class ActivationCaching:
         self.callback = callback
         self.use_nested_keys = use_nested_keys or len(self.directions) > 1
         self.clear_cache = clear_cache
-        self.store: Store = as_store(cache, open_dataset=self._open_dataset)
+        self.store: Store = as_store(
+            self._new_cache() if cache is None else cache, open_dataset=self._open_dataset
+        )
+
+    def _new_cache(self) -> MutableMapping[Any, Any]:
+        """Return what is filled if the caller gives nothing."""
+        return {}
 
     @property
     def key_pattern(self) -> str:

@@ -72,7 +72,8 @@ def describe_capture(
     """Describe what is captured from which model: a run's provenance.
 
     `heads` holds query heads and heads of keys and values by the prefix of each stack of layers,
-    from which readers find the heads in a site; `subset` says which heads or units were kept.
+    from which readers find the heads in a site, and `layers` how many layers the stack has, which
+    says what layer -1 is; `subset` says which heads or units were kept.
 
     Example:
         >>> found = describe_capture(
@@ -81,7 +82,8 @@ def describe_capture(
         >>> found["where"], found["heads"], found["subset"]
         ('builtins.len', {}, {})
     """
-    shapes = {stack.family.prefix: stack.heads for stack in locate(model)}
+    stacks = locate(model)
+    shapes = {stack.family.prefix: stack.heads for stack in stacks}
     functions = {name: r.transform for name, r in reductions.items() if r.transform is not None}
     subsets = {name: r.subset for name, r in reductions.items() if r.subset is not None}
     described = describe_model(model, tokenizer)
@@ -102,6 +104,7 @@ def describe_capture(
             for prefix, shape in shapes.items()
             if shape is not None
         },
+        "layers": {stack.family.prefix: stack.layers for stack in stacks},
         "training": model.training,
     }
 

@@ -7,12 +7,13 @@ Pure: no model is looked at. `architectures.py` says where a family keeps each c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from lazycache.capture.sites.heads import Cut
-from lazycache.errors import CaptureError
+from lazycache.catalog.name_patterns import matching
+from lazycache.errors import CaptureError, SiteNotFoundError
 
 LAYER_SITES = (
     "resid_in",
@@ -64,12 +65,6 @@ _SIDE = re.compile(
     r"(?P<path>.*):(?P<side>grad_out|grad_in|out|in)"
     r"(?:\.(?P<field>[^\W\d]\w*))?(?:\[(?P<index>[0-9]+)\])?(?:@(?P<call>[0-9]+|\*))?",
     re.DOTALL,
-)
-_GLOB_TOKEN = re.compile(
-    r"(?P<star>\*)|(?P<any>\?)"
-    r"|\[(?P<first>\d+)-(?P<last>\d+)\]"
-    r"|\[(?P<negate>!?)(?P<chars>[^\[\]]+)\]"
-    r"|\{(?P<choices>[^{}]*)\}"
 )
 
 
@@ -208,8 +203,7 @@ def _call(text: str | None) -> int | Literal["*"] | None:
 def match_names(pattern: str, names: Iterable[str]) -> list[str]:
     """Return the names that a pattern means, in their order; an empty list if there are none.
 
-    A pattern is a name itself, a glob (`*`, `?`, `[abc]`, alternatives `{3,7}`, numbers `[4-11]`,
-    each of which takes a whole number) or `re:` and a regular expression that matches in full.
+    Patterns are those of `catalog.name_patterns`, the same for capture and for reading.
 
     Raises:
         CaptureError: the regular expression is not one.
@@ -217,59 +211,8 @@ def match_names(pattern: str, names: Iterable[str]) -> list[str]:
     Example:
         >>> match_names("resid_out_[9-11]", [f"resid_out_{i}" for i in range(20)])
         ['resid_out_9', 'resid_out_10', 'resid_out_11']
-        >>> match_names("mlp_{in,act}_0", ["mlp_in_0", "mlp_act_0", "mlp_out_0"])
-        ['mlp_in_0', 'mlp_act_0']
     """
-    known = list(names)
-    if pattern in known:
-        return [pattern]
-    accepts = _regular_expression(pattern[3:]) if pattern.startswith("re:") else _glob(pattern)
-    return [name for name in known if accepts(name)]
-
-
-def _regular_expression(text: str) -> Callable[[str], bool]:
     try:
-        compiled = re.compile(text)
-    except re.error as exc:
-        raise CaptureError(f"'re:{text}' is not a valid regular expression: {exc}.") from exc
-    return lambda name: compiled.fullmatch(name) is not None
-
-
-def _glob(pattern: str) -> Callable[[str], bool]:
-    """Compile a glob. Number ranges are compared as numbers, so that their size costs nothing."""
-    parts: list[str] = []
-    ranges: list[range] = []
-    end = 0
-    for token in _GLOB_TOKEN.finditer(pattern):
-        parts.append(re.escape(pattern[end : token.start()]))
-        parts.append(_glob_token(token, ranges))
-        end = token.end()
-    try:
-        compiled = re.compile("".join(parts) + re.escape(pattern[end:]), re.DOTALL)
-    except re.error as exc:  # a range of letters that runs backwards
-        raise CaptureError(f"{pattern!r} is not a valid pattern: {exc}.") from exc
-
-    def accepts(name: str) -> bool:
-        match = compiled.fullmatch(name)
-        return match is not None and all(
-            int(number) in allowed for number, allowed in zip(match.groups(), ranges, strict=True)
-        )
-
-    return accepts
-
-
-def _glob_token(token: re.Match[str], ranges: list[range]) -> str:
-    if token["star"]:
-        return ".*"
-    if token["any"]:
-        return "."
-    if token["first"]:
-        ranges.append(range(int(token["first"]), int(token["last"]) + 1))
-        return r"(?<!\d)(\d+)(?!\d)"
-    if token["chars"]:
-        negate = "^" if token["negate"] else ""
-        # ranges such as a-z keep their dash; whatever else means something to `re` is escaped
-        chars = re.sub(r"([\\^&~|])", r"\\\1", token["chars"])
-        return f"[{negate}{chars}]"
-    choices = token["choices"].split(",")
-    return f"(?:{'|'.join(re.escape(choice.strip()) for choice in choices)})"
+        return matching(pattern, names)
+    except SiteNotFoundError as exc:
+        raise CaptureError(str(exc)) from exc

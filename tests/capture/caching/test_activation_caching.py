@@ -426,3 +426,24 @@ def test_what_was_whole_is_in_the_dataset_after_an_error(net, tmp_path):
             raise KeyError
     assert lc.open(tmp_path / "acts")["1:out"].shape == (1, 1, 6)
     assert hooks_of(net) == 0
+
+
+def test_an_activation_cache_is_filled_and_gathers_batches(model, x):
+    """`cache=None` gives one in memory; `cat` keeps every batch, though the next one overwrites."""
+    total = lc.ActivationCache()
+    with lc.ActivationCaching("linear").prepare(model) as hooked:
+        for batch in (x, x[:1], 2 * x):
+            hooked(batch)
+            total.cat(hooked.cache)
+    assert isinstance(hooked.cache, lc.ActivationCache)
+    assert list(total) == ["linear1", "linear10"]
+    expected = [seen(model, batch, "linear1")[0] for batch in (x, x[:1], 2 * x)]
+    assert torch.equal(total["linear1"], torch.cat(expected))
+
+
+def test_keys_of_several_directions_are_kept_in_a_dict(model, x):
+    """Pairs are no keys of an ActivationCache."""
+    with lc.ActivationCaching("linear1$", use_nested_keys=True).prepare(model) as hooked:
+        hooked(x)
+    assert type(hooked.cache) is dict
+    assert list(hooked.cache) == [("fwd", "linear1")]
