@@ -11,11 +11,14 @@ import math
 import numpy as np
 import torch
 
+from lazycache.cache.parallel import PIECE_VALUES, share
 from lazycache.cache.plan_checks import ALIGNMENT
 from lazycache.cache.units import Units
 from lazycache.errors import MemoryBudgetError
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WIDE = {8: "<i8", 16: "<c16"}
+_SHARED_BYTES = 2 << 20
 _HUGE_BYTES = 1 << 22
 
 
@@ -61,9 +64,10 @@ class _Memory:
     """Bytes of this process as numpy sees them: elements at a fixed distance from an address."""
 
     def __init__(self, address: int, *, count: int, stride: int, kind: str) -> None:
+        # called writable, or torch warns; nobody writes
         self.__array_interface__ = {
             "version": 3,
-            "data": (address, True),
+            "data": (address, False),
             "shape": (count,),
             "strides": (stride,),
             "typestr": kind,
@@ -71,29 +75,54 @@ class _Memory:
 
 
 def gather_rows(
-    addresses: np.ndarray, *, row_bytes: int, itemsize: int, units: Units
-) -> np.ndarray:
-    """Copy the units of rows that begin at memory addresses: uint8[n * bytes of the units].
+    addresses: np.ndarray, *, row_bytes: int, itemsize: int, units: Units, out: np.ndarray
+) -> None:
+    """Copy the units of rows that begin at memory addresses to `out`: uint8[n * bytes of units].
 
     The rows may lie in any number of maps, whose bytes the caller has checked and keeps alive.
     Every row begins at a multiple of a `slot` from every other, across chunks and files (chunks are
     aligned, maps begin at pages): so all of them are elements of one array of overlapping rows, and
     one indexed copy gathers them in the order asked for, whatever they belong to.
+
+    Cost: one copy; a large one is shared with a second thread.
     """
     low = int(addresses.min())
-    reach = int(addresses.max()) - low
     if units.is_run:
         size, start, stride = units.count * itemsize, units.start * itemsize, _slot(row_bytes)
         index = (addresses - low) // stride
+        word = math.gcd(16, size, stride, low + start)
+        if word in _WIDE and len(index) * size >= _SHARED_BYTES:
+            _gather_shared(index, low + start, stride=stride, word=word, out=out)
+            return
     else:
         size, start, stride = itemsize, 0, itemsize
-        places = places_of(units)
-        index = ((addresses - low) // itemsize)[:, None] + places
-        reach += int(places.max()) * itemsize
+        index = ((addresses - low) // itemsize)[:, None] + places_of(units)
     kind = f"<u{size}" if size in _WORDS else f"|V{size}"
-    memory = _Memory(low + start, count=reach // stride + 1, stride=stride, kind=kind)
-    gathered: np.ndarray = np.asarray(memory)[index]
-    return gathered.reshape(-1).view(np.uint8)
+    memory = _Memory(low + start, count=int(index.max()) + 1, stride=stride, kind=kind)
+    out.view(kind).reshape(index.shape)[...] = np.asarray(memory)[index]
+
+
+def _gather_shared(
+    index: np.ndarray, address: int, *, stride: int, word: int, out: np.ndarray
+) -> None:
+    """Copy pieces that begin `index` strides behind an address, on two threads.
+
+    By torch, which lets go of Python's lock while it copies; in pieces so small that it starts no
+    threads of its own (see `parallel`).
+    """
+    last, size = int(index.max()), out.size // len(index)
+    count = (last * stride + size) // word
+    memory = _Memory(address, count=count, stride=word, kind=_WIDE[word])
+    words = torch.from_numpy(np.asarray(memory))
+    rows = words.as_strided((last + 1, size // word), (stride // word, 1))
+    into = torch.from_numpy(out).view(words.dtype).view(len(index), size // word)
+    chosen, step = torch.from_numpy(index), max(1, (PIECE_VALUES - 1) * word // size)
+
+    def copy(first: int) -> None:
+        piece = slice(first, first + step)
+        torch.index_select(rows, 0, chosen[piece], out=into[piece])
+
+    share(copy, range(0, len(index), step))
 
 
 def _slot(row_bytes: int) -> int:

@@ -14,13 +14,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lazycache.cache.private_map import is_full, live_maps, private_map
+from lazycache.cache.private_map import give_back, is_full, live_maps, private_map
+from lazycache.cache.residency import Residency
 from lazycache.errors import CorruptShardError, StorageError
 from lazycache.storage.store import Store
 from lazycache.types import ShardRef
@@ -32,7 +34,7 @@ _Key = tuple[str, int, torch.dtype]
 _Identity = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class MappedShard:
     """The map of one whole shard, for reading only: never handed to a caller."""
 
@@ -60,8 +62,12 @@ class MapCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._maps: OrderedDict[_Key, MappedShard] = OrderedDict()
+        # also maps that were evicted and are still being read
+        self._alive: weakref.WeakSet[MappedShard] = weakref.WeakSet()
         self._seen: dict[str, tuple[str, _Identity]] = {}
         self._lock = threading.Lock()
+        self.residency = Residency(self.give_back)
+        """Is told what is read of the maps."""
 
     def __len__(self) -> int:
         return len(self._maps)
@@ -87,6 +93,7 @@ class MapCache:
             kept = self._maps.setdefault(key, made)
             if kept is made:
                 self._bytes += ref.length
+                self._alive.add(made)
             self._evict()
         return kept
 
@@ -143,6 +150,13 @@ class MapCache:
         ):
             (_, length, _), _ = self._maps.popitem(last=False)
             self._bytes -= length
+
+    def give_back(self) -> None:
+        """Give the pages of all maps back to the system; who reads them maps them again."""
+        with self._lock:
+            maps = list(self._alive)
+        for mapped in maps:
+            give_back(mapped.raw)
 
     def clear(self) -> None:
         """Drop every map; what is being read stays valid until it is read."""

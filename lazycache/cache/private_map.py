@@ -24,6 +24,8 @@ _FAILED = ctypes.c_void_p(-1).value
 
 _live: set[int] = set()
 
+_Page = ctypes.c_ubyte * 1
+
 
 class _Libc:
     """mmap and munmap, called directly: Python's own map keeps a descriptor open."""
@@ -38,6 +40,10 @@ class _Libc:
         )  # fmt: skip
         self._unmap = libc.munmap
         self._unmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        self._advise = libc.madvise
+        self._advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        self._in_core = libc.mincore
+        self._in_core.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
     def map(self, fd: int, *, start: int, size: int) -> int:
         """Return the address of `size` bytes of a file from `start`, a multiple of the page."""
@@ -55,6 +61,17 @@ class _Libc:
         # forgotten first: once it is unmapped, another thread may get the address
         _live.discard(address)
         self._unmap(address, size)
+
+    def advise(self, address: int, size: int, advice: int) -> None:
+        """Tell the system how bytes of a mapping will be used. What it refuses is no matter."""
+        first = address - address % _PAGES
+        self._advise(first, address + size - first, advice)
+
+    def is_resident(self, address: int) -> bool:
+        """Whether the page of an address is in the page cache. True where nobody says."""
+        page = _Page()
+        failed = self._in_core(address - address % _PAGES, 1, page)
+        return bool(failed) or bool(page[0] & 1)
 
 
 def _libc() -> _Libc | None:
@@ -106,6 +123,15 @@ def _at_end(owner: object, call: Callable[..., None], *args: int) -> None:
     ending = weakref.finalize(owner, call, *args)
     # at the end of the process the system unmaps; a tensor may still be in use until then
     ending.atexit = False
+
+
+def give_back(raw: np.ndarray) -> None:
+    """Give the pages of a map back to the system; they are read again when they are used.
+
+    For maps that nobody writes to: a page that was written to would be what the file has again.
+    """
+    if LIBC is not None and raw.size and hasattr(mmap, "MADV_DONTNEED"):
+        LIBC.advise(raw.ctypes.data, raw.size, mmap.MADV_DONTNEED)
 
 
 def live_maps() -> int:

@@ -22,6 +22,7 @@ from lazycache.cache.plan import Rows, SitePlan, as_array
 from lazycache.cache.ragged_rows import Block, Wanted
 from lazycache.cache.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
 from lazycache.cache.shards import FetchedShards, MappedShards, Shards
+from lazycache.cache.stored_statistics import Kept, StoredStatistics, of_plan
 from lazycache.cache.units import Units
 from lazycache.errors import SelectionError, SiteNotFoundError, StorageError, nearest
 from lazycache.storage.store import Store
@@ -70,6 +71,8 @@ class Reader:
         self._fetched = FetchedShards(store, io, check=check, max_gap=max_gap)
         self._mapped_ragged = MappedRagged(self._mapped, io)
         self._fetched_ragged = FetchedRagged(self._fetched, store, io, max_gap=max_gap)
+        self._kept_statistics = Kept(store.get_ranges, io)
+        self._statistics: dict[str, StoredStatistics | None] = {}
         self._plans: dict[str, SitePlan] = {}
         self._local: bool | None = None
         self._closed = False
@@ -123,7 +126,8 @@ class Reader:
         if not math.prod(shape):
             plan.locate(rows)
             return empty(shape, plan.dtype.torch)
-        if len(rows) <= size:
+        # torch gathers whole runs on its own threads, straight into the result
+        if len(rows) <= size or (chosen.is_run and self._is_local(plan)):
             return source.take(plan, rows, units=chosen)
         out = empty(shape, plan.dtype.torch)
         target = words_of(out)
@@ -210,10 +214,21 @@ class Reader:
         plan = self._open_plan(site)
         return self._ragged(plan).blocks(plan, wanted)
 
+    def statistics(self, site: str) -> StoredStatistics | None:
+        """Return what is stored of the rows of a site beside them; None if there is nothing.
+
+        Cost: reads nothing; what is asked of it is read then, and kept in memory up to 128 MiB.
+        """
+        plan = self._open_plan(site)
+        if site not in self._statistics:
+            self._statistics[site] = of_plan(plan, self._kept_statistics)
+        return self._statistics[site]
+
     def close(self) -> None:
         """Drop the maps. Tensors that were handed out stay valid; further reads are refused."""
         self._closed = True
         self._maps.clear()
+        self._kept_statistics.clear()
 
     def _resolve(self, site: str, units: tuple[Any, ...] | Units) -> tuple[SitePlan, Units]:
         plan = self._open_plan(site)

@@ -21,7 +21,8 @@ from lazycache.cache.gather import (
 )
 from lazycache.cache.maps import MapCache, MappedShard
 from lazycache.cache.parallel import ordered, threads
-from lazycache.cache.plan import SitePlan, Span, count_ranges
+from lazycache.cache.plan import SitePlan, Span, blocks, count_ranges
+from lazycache.cache.readahead import read_ahead
 from lazycache.cache.units import Units
 from lazycache.errors import CorruptShardError
 from lazycache.storage.ranges import coalesce, scatter
@@ -108,21 +109,38 @@ class MappedShards:
         shard = plan.shard.take(chunk)
         bases = np.zeros(len(plan.shards), dtype=np.int64)
         # these references keep the maps until the rows are copied, whatever is evicted meanwhile
-        maps = {int(i): self.open(plan, int(i)).values for i in np.flatnonzero(np.bincount(shard))}
-        for i, values in maps.items():
-            bases[i] = values.data_ptr()
+        maps = {int(i): self.open(plan, int(i)) for i in np.flatnonzero(np.bincount(shard))}
+        for i, mapped in maps.items():
+            bases[i] = mapped.values.data_ptr()
         addresses += bases.take(shard)
-        raw = gather_rows(
-            addresses, row_bytes=plan.spec.row_bytes, itemsize=plan.dtype.itemsize, units=units
-        )
+        ascending = np.sort(addresses)
+        read_ahead(ascending, row_bytes=plan.spec.row_bytes)
+        raw = self._gathered(plan, addresses, units=units)
         maps.clear()
-        requests = count_ranges(np.sort(addresses), row_bytes=plan.spec.row_bytes)
-        self._count(plan, units, requests=requests, rows=len(rows))
+        requests = count_ranges(ascending, row_bytes=plan.spec.row_bytes)
+        self._io.add(requests=requests, rows=len(rows), nbytes=raw.nbytes)
         return as_tensor(raw, plan.dtype.torch, (len(rows), *units.shape))
+
+    def _gathered(self, plan: SitePlan, addresses: np.ndarray, *, units: Units) -> np.ndarray:
+        """Copy rows from memory: uint8[n * bytes of the units]; no more resident than may be."""
+        size, residency = units.count * plan.dtype.itemsize, self._maps.residency
+        raw = np.empty(len(addresses) * size, dtype=np.uint8)
+        for start, stop in blocks(len(addresses), size=residency.ranges_at_once()):
+            gather_rows(
+                addresses[start:stop],
+                row_bytes=plan.spec.row_bytes,
+                itemsize=plan.dtype.itemsize,
+                units=units,
+                out=raw[start * size : stop * size],
+            )
+            residency.touched(0, ranges=stop - start)
+        return raw
 
     def _count(self, plan: SitePlan, units: Units, *, requests: int, rows: int) -> None:
         nbytes = rows * units.count * plan.dtype.itemsize
         self._io.add(requests=requests, rows=rows, nbytes=nbytes)
+        # of few units of each row, the pages around them come with them
+        self._maps.residency.touched(rows * plan.spec.row_bytes, ranges=requests)
 
     def check(self, plan: SitePlan, chunks: np.ndarray) -> None:
         """Compare the checksum of chunks that are touched for the first time, if it is asked for.

@@ -17,6 +17,7 @@ from lazycache.cache.head_out import Needed, needed, project
 from lazycache.cache.matrices import Matrices, of_heads
 from lazycache.cache.plan import Rows, as_array, blocks
 from lazycache.cache.reader import BLOCK_BYTES, Reader
+from lazycache.cache.stored_statistics import StoredStatistics
 from lazycache.cache.units import Units
 from lazycache.catalog.computed import ComputedSite, computed_sites
 from lazycache.codec.dtypes import by_name
@@ -94,6 +95,10 @@ class SiteReader(Reader):
             return
         for start, stop in blocks(len(rows), size=block_rows):
             yield self.read(site, rows[start:stop], units=units)
+
+    def statistics(self, site: str) -> StoredStatistics | None:
+        """Return what is stored of the rows of a site; None of a computed one."""
+        return None if site in self.computed else super().statistics(site)
 
     def close(self) -> None:
         """Drop maps and matrices; as `Reader.close`."""
