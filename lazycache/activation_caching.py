@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from lazycache import dataset
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.capture.caching import activation_caching
 from lazycache.capture.sites.names import HookPoint
 from lazycache.catalog.target import find_target
+from lazycache.opening import open as open_dataset
 from lazycache.options import settings_of
 from lazycache.session import Capture
 from lazycache.storage.open_store import open_store
@@ -30,6 +31,10 @@ class ActivationCaching(activation_caching.ActivationCaching):
     context is a run, `caching-1`, `caching-2`, ...; `.cache` is the dataset, opened, when a context
     was left. A callback then gives a tensor with a row per token or example.
 
+    With `cache=None` it fills an `ActivationCache` in memory, whose `cat` gathers batches:
+    `total.cat(hooked.cache)`. Keys of several directions are pairs, `(direction, name)`, which are
+    no keys of an `ActivationCache`: then it fills a dict.
+
     Example:
         >>> import tempfile
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -38,6 +43,9 @@ class ActivationCaching(activation_caching.ActivationCaching):
         >>> hooked.cache["0:out"].shape
         torch.Size([5, 3])
     """
+
+    def _new_cache(self) -> MutableMapping[Any, Any]:
+        return {} if self.use_nested_keys else ActivationCache()
 
     def _open_dataset(
         self, model: nn.Module, url: str, points: Mapping[str, HookPoint]
@@ -62,7 +70,7 @@ class Run:
 
     def result(self) -> ActivationCache:
         """Open the dataset."""
-        return dataset.open(self._url)
+        return open_dataset(self._url)
 
 
 @contextmanager

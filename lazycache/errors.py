@@ -9,6 +9,7 @@
     ├── SelectionError       (IndexError)          an index, slice or mask that cannot be applied
     ├── MemoryBudgetError    (MemoryError)         a read larger than the budget; says the size
     ├── UnsupportedDtypeError (TypeError)          a dtype that cannot be stored exactly
+    ├── NoDatasetError       (AttributeError)      asked of a cache that is not over one dataset
     ├── CaptureError         (RuntimeError)        the model, the hooks or the batch do not fit
     ├── StorageError         (OSError)             the store failed: disk full, no permission, ...
     │   ├── CorruptShardError                      bytes differ from what the log recorded
@@ -55,6 +56,10 @@ class MemoryBudgetError(LazycacheError, MemoryError):
 
 class UnsupportedDtypeError(LazycacheError, TypeError):
     """A dtype that cannot be stored bit for bit, or that the target cannot hold."""
+
+
+class NoDatasetError(LazycacheError, AttributeError):
+    """What one dataset has was asked of a cache in memory, or of one that joins several."""
 
 
 class CaptureError(LazycacheError, RuntimeError):

@@ -13,7 +13,7 @@ import torch
 from lazycache.cache.activation_cache import ActivationCache
 from lazycache.catalog.identity import create_dataset
 from lazycache.catalog.snapshot import Snapshot
-from lazycache.dataset import open as open_dataset
+from lazycache.opening import open as open_dataset
 from lazycache.storage.open_store import open_store
 from lazycache.types import EXAMPLES, TOKENS, RowBatch, RunInfo, SiteBlock, TableBlock
 from lazycache.writer.settings import Settings

@@ -114,7 +114,7 @@ class Dataset:
         return Reader(self.store, self.snapshot, io=IoCounters(), **options)
 
     def cache(self, **options: Any) -> ActivationCache:
-        return ActivationCache(StoredSites(self.store, self.snapshot, **options))
+        return ActivationCache(stored=StoredSites(self.store, self.snapshot, **options))
 
     def _shard(
         self,

@@ -1,25 +1,59 @@
-"""Importing lazycache is cheap and needs no model library."""
+"""Importing lazycache is cheap, needs no model library, and loads what is used and no more."""
 
 import json
 import subprocess
 import sys
 
 
-def test_import_brings_no_model_library_and_no_terminal_face():
-    """`import lazycache` loads neither transformers nor rich nor typer nor pandas."""
+def _loaded(code, *packages):
+    """Return the modules of `packages` that a new process has after running `code`."""
+    ask = f"{code}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    names = json.loads(done.stdout)
+    return [n for n in names if any(n == p or n.startswith(f"{p}.") for p in packages)]
+
+
+def test_import_brings_no_library_and_reading_brings_no_writer(tmp_path):
+    """`import lazycache` loads no torch; opening and reading load no capture, writer or DuckDB."""
+    libraries = ("torch", "pyarrow", "duckdb", "transformers", "rich", "typer", "pandas", "polars")
+    assert _loaded("import lazycache", *libraries) == []
     code = (
-        "import sys, json, lazycache;"
-        "print(json.dumps([m for m in ('transformers','rich','typer','pandas','polars',"
-        "'tokenizers') if m in sys.modules]))"
+        "import torch, lazycache as lc\n"
+        "cache = lc.ActivationCache({'site': torch.arange(8.).reshape(4, 2)})\n"
+        f"cache.save({str(tmp_path / 'acts')!r})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == []
+    assert "lazycache.writer.writer" in _loaded(code, "lazycache.writer")
+    reading = (
+        "import lazycache as lc\n"
+        f"cache = lc.open({str(tmp_path / 'acts')!r})\n"
+        "assert cache['site'][3].load().tolist() == [6.0, 7.0]\n"
+        "assert (cache['site'] + 1).mean('rows').tolist() == [4.0, 5.0]\n"
+        "assert lc.open.__module__ == 'lazycache.opening'"
+    )
+    stages = ("lazycache.capture", "lazycache.writer", "lazycache.query", "lazycache.dataset")
+    assert _loaded(reading, *stages, "duckdb", "pyarrow", "transformers", "tokenizers") == []
+
+
+def test_the_function_capture_is_not_hidden_by_the_folder_of_its_name():
+    """`lc.capture` is the function, whoever has loaded the package `lazycache.capture` before."""
+    code = (
+        "import lazycache as lc\n"
+        "from lazycache.capture.sites import architectures\n"
+        "assert callable(lc.register_architecture)\n"
+        "import lazycache.capture.sites.names\n"
+        "assert lc.capture.__module__ == 'lazycache.dataset', lc.capture\n"
+        "import lazycache.capture.passes\n"
+        "assert callable(lc.capture) and lc.capture is lazycache.capture"
+    )
+    assert _loaded(code, "lazycache.dataset")
 
 
 def test_the_public_names_are_few_and_documented():
-    """`lazycache` exposes at most 15 names, each with a docstring."""
+    """`lazycache` exposes at most 15 names, each with a docstring and found by `dir`."""
     import lazycache
 
     assert len(lazycache.__all__) <= 15
+    assert set(lazycache.__all__) <= set(dir(lazycache))
     for name in lazycache.__all__:
         assert getattr(lazycache, name).__doc__
+    assert not hasattr(lazycache, "no_such_name")

@@ -1,161 +1,258 @@
-"""The sites of a dataset at one version, as a mapping from name to lazy tensor."""
+"""`ActivationCache`: activations by name, in memory, over a dataset, or over several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, Self
 
-from lazycache.cache.lazy_tensor import LazyTensor
-from lazycache.cache.ragged_tensor import RaggedTensor
-from lazycache.cache.site_reader import SiteReader
-from lazycache.cache.source import not_pickled
+import torch
+
+from lazycache.cache.aggregating import Aggregating
+from lazycache.cache.annotating import Annotating
+from lazycache.cache.by_name import ByName
+from lazycache.cache.cache_state import CacheState
+from lazycache.cache.described import described
+from lazycache.cache.equality import same_entry
+from lazycache.cache.memory_sizes import MemorySizes
+from lazycache.cache.persistence import Persistence
+from lazycache.cache.restricting import Restricting
+from lazycache.cache.segments import Segments
+from lazycache.cache.source import targets
+from lazycache.cache.stored_parts import stored_parts
 from lazycache.cache.stored_sites import StoredSites
-from lazycache.catalog.snapshot import Snapshot
-from lazycache.storage.store import Store
-from lazycache.types import IoCounters, SiteSpec
+from lazycache.errors import SiteNotFoundError, UnsupportedDtypeError
 
 
-class ActivationCache(Mapping[str, Any]):
-    """The sites of a dataset, read lazily: `cache["resid_out_0"][3, :10].load()`.
+class ActivationCache(
+    ByName, Aggregating, Annotating, MemorySizes, Persistence, Restricting, MutableMapping[str, Any]
+):
+    """Activations by name: `cache["resid_out_0"][3, :10].load()`.
 
-    Keys are site names in natural order (`resid_out_2` before `resid_out_10`), of what is stored
-    and of what is computed from it (`head_out_3`, where `z_3` was captured with its projection).
-    Other names mean parts of these: `cache["z_L1H3"]` is head 3 of `z_1`; a head of `keys` or
-    `values` is that of its group. Values are lazy: `LazyTensor`, of attention patterns
-    `RaggedTensor`.
+    A mutable mapping of names to any values. `ActivationCache()` keeps them in memory; `lc.open`
+    gives one over a dataset, whose keys are its sites in natural order (`resid_out_2` before
+    `resid_out_10`), then values that were saved beside them, then what is set here. Values of sites
+    are lazy: `LazyTensor`, of attention patterns `RaggedTensor`; nothing is read before it is used,
+    and `io` counts what is.
 
-    Opening and looking up read nothing; `io` counts what is read later. Shows one snapshot: later
-    commits do not change it. May be shared between threads. Close it, or use it as a context
-    manager, to drop the file maps early; tensors that were loaded stay valid.
+    Keys are strings. To read one, other names do too: of a head, `cache["z_L1H3"]`, and those of
+    other libraries, `cache["resid_post", 1]`; see `docs/reference/activation-cache.md`.
+
+    What is set or deleted changes this cache, never the dataset: a value under the name of a site
+    hides the site, `del` hides it without. A dataset is shown as it was when it was opened.
+
+    May be shared between threads that read. Close it, or use it as a context manager, to drop the
+    file maps early; tensors that were loaded stay valid.
+
+    Args:
+        entries: Values that are in memory.
+        stored: Opened datasets. Several are joined as `cat` joins them, site by site; they then
+            need the same sites.
+
+    Raises:
+        TypeError: a key is no string.
+        ValueError: several datasets have different sites.
 
     Example:
         >>> from lazycache.samples import small_cache
         >>> cache = small_cache()
+        >>> cache["label"] = ["a", "b", "c"]
         >>> cache
-        ActivationCache(`resid_out_0`)
+        ActivationCache(`resid_out_0`, `label`)
         >>> cache["resid_out_0"].shape
         torch.Size([3, 3, 2])
         >>> cache.io.bytes
         0
     """
 
-    def __init__(self, stored: StoredSites) -> None:
-        self.stored = stored
-        """The dataset behind it."""
-
-    @property
-    def store(self) -> Store:
-        """Where the bytes are."""
-        return self.stored.store
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """What there is, at which version."""
-        return self.stored.snapshot
-
-    @property
-    def io(self) -> IoCounters:
-        """What was read since it was opened, or since `io.reset()`."""
-        return self.stored.io
-
-    @property
-    def reader(self) -> SiteReader:
-        """Reads absolute rows; SQL reads through it too."""
-        return self.stored.reader
-
-    @property
-    def url(self) -> str:
-        """The address it was opened with."""
-        return self.stored.url
-
-    @property
-    def version(self) -> int:
-        """Version of the snapshot."""
-        return self.stored.version
-
-    @property
-    def sites(self) -> Mapping[str, SiteSpec]:
-        """What a row of each site is, by name. Computed sites have the layout `computed`."""
-        return self.stored.sites
-
-    def stored_bytes(self, site: str) -> int:
-        """Return the bytes of a site's values in the dataset; 0 of one that is computed.
-
-        Raises:
-            SiteNotFoundError: no such site; names the nearest.
-        """
-        return self.stored.stored_bytes(site)
-
-    def rows(self, site: str) -> int:
-        """Return how many rows a site has values for.
-
-        Raises:
-            SiteNotFoundError: no such site; names the nearest.
-        """
-        return self.stored.rows(site)
-
-    def __getitem__(self, site: str) -> LazyTensor | RaggedTensor:
-        return self.stored.tensor(site)
-
-    # a mapping compares its values, which here would be reading them all
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise not_pickled(self, f"lc.open({self.url!r})")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.sites)
-
-    def __len__(self) -> int:
-        return len(self.sites)
-
-    def __repr__(self) -> str:
-        return f"ActivationCache({', '.join(f'`{site}`' for site in self)})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        entries: Mapping[str, Any] | None = None,
+        *,
+        stored: StoredSites | Sequence[StoredSites] = (),
     ) -> None:
-        self.close()
+        super().__init__()
+        datasets = (stored,) if isinstance(stored, StoredSites) else tuple(stored)
+        if len(datasets) > 1:
+            self._join([type(self)(stored=one) for one in datasets])
+        elif datasets:
+            self.datasets = datasets
+            parts = stored_parts(datasets[0])
+            self.segments = {name: Segments([part]) for name, part in parts.items()}
+        if entries is not None:
+            self.update(entries)
 
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
-        """Ask in SQL; see `lazycache.query`.
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.segments[_checked(key)] = Segments.of(value)
 
-        Tables are `tokens` and `examples`, with every site as a lazy column, and `sites`, `shards`,
-        `chunks`, `commits`, `runs`; where the dataset has such rows also `decoder_tokens` and the
-        tables of calls, `calls`, `example_calls`, `decoder_calls`. `unit(site, i)` is one unit of a
-        row, 0-based. Attention patterns are no columns: read `cache["pattern_3"]`.
+    def __delitem__(self, key: str) -> None:
+        if self.segments_of(key) is None:
+            # another name of an entry, or a head of one, is nothing that can go
+            there = f" It names a part of what is there: del its key, of {list(self)!r:.200}."
+            raise SiteNotFoundError(
+                f"there is no key {key!r} to delete.{there if key in self else ''}"
+            )
+        del self.segments[key]
 
-        Args:
-            query: A statement that reads.
-            params: Values for `?` or `$1` (a sequence) or `$name` (a mapping).
-
-        Returns:
-            The result: `.fetchall() .fetchone() .df() .arrow() .pl() .show()`.
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the last key and its value.
 
         Raises:
-            QueryError: it cannot be answered; names the nearest columns and tables.
-            ReadOnlyError: the statement writes.
+            SiteNotFoundError: it is empty.
+        """
+        if not self.segments:
+            raise SiteNotFoundError("popitem(): the cache is empty.")
+        key = next(reversed(self.segments))
+        return key, self.pop(key)
 
-        Cost: the first query of a snapshot builds its index from the table files (kept in the
-        user's cache directory). Of a site, only rows that survive the cheaper predicates are read.
+    def clear(self) -> None:
+        """Remove all keys. Nothing is deleted from a dataset, which stays open."""
+        self.segments.clear()
+
+    def is_empty(self) -> bool:
+        """Whether there are no keys."""
+        return not self.segments
+
+    def update(self, other: Any, /) -> None:  # type: ignore[override]  # pairs are refused, as ever
+        """Set the entries of a dict or a cache, without joining them with what is there.
+
+        Raises:
+            TypeError: it is neither, or has a key that is no string; nothing was set then.
 
         Example:
-            >>> import tempfile, torch, lazycache as lc
-            >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 4))
-            >>> cache = lc.extract(model, [[1, 2], [3, 4]], tempfile.mkdtemp(), "0")
-            >>> cache.sql("SELECT count(*), max(position) FROM tokens").fetchall()
-            [(4, 1)]
+            >>> cache = ActivationCache({"a": 1})
+            >>> cache.update({"a": 2, "b": 3})
+            >>> dict(cache)
+            {'a': 2, 'b': 3}
         """
-        return self.stored.sql(query, params)
+        if isinstance(other, CacheState):
+            self.segments.update(other.forked())
+            self.share(other)
+        elif isinstance(other, Mapping):
+            self.segments.update({_checked(k): Segments.of(v) for k, v in other.items()})
+        else:
+            raise TypeError("Can only update with dict or ActivationCache objects.")
 
-    def close(self) -> None:
-        """Drop the file maps and the index; further reads are refused. Loaded tensors stay."""
-        self.stored.close()
+    def copy(self) -> Self:
+        """Return a cache of the same values, with the same strategies, to be changed on its own."""
+        made = type(self)()
+        made.segments, made.datasets, made.strategies = (
+            self.forked(),
+            self.datasets,
+            self.strategies.copy(),
+        )
+        return made
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = self.copy()
+        made.segments = {key: one.deep_copy(memo) for key, one in self.segments.items()}
+        return made
+
+    def __add__(self, other: Any) -> Self:
+        """Return a new cache of both; where keys are the same, with the value of the right one."""
+        if not isinstance(other, (CacheState, Mapping)):
+            raise TypeError("Can only add ActivationCache or dict objects.")
+        made = self.copy()
+        made.update(other)
+        if isinstance(other, CacheState):
+            made.strategies = self.strategies.merged(other.strategies)
+        return made
+
+    def __radd__(self, other: Any) -> Self:
+        # sum() begins with 0
+        if isinstance(other, int) and other == 0:
+            return self.copy()
+        if not isinstance(other, Mapping):
+            raise TypeError("Can only add ActivationCache or dict objects.")
+        made = type(self)(other)
+        made.update(self)
+        made.strategies = self.strategies.copy()
+        return made
+
+    def __or__(self, other: Any) -> Self:
+        return self + other if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> Self:
+        return other + self if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another cache or mapping has the same keys and, for each, an equal value.
+
+        Order of keys and strategies do not count; NaN is equal to NaN.
+
+        Cost: keys, shapes and dtypes are compared first. Of the same sites of the same dataset
+        nothing is read; of others blocks, up to the first that differs.
+        """
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if set(self) != set(other):
+            return False
+        theirs = other if isinstance(other, ActivationCache) else type(self)(other)
+        return all(same_entry(one, theirs.segments[key]) for key, one in self.segments.items())
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+
+    def to(
+        self,
+        *args: torch.dtype | torch.device | str,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Move all tensors, in place, also those in lists, tuples, dicts and values with info.
+
+        A dtype converts floating-point tensors only: ids and masks stay exact. Of sites it says
+        how they are loaded from now on.
+
+        Cost: nothing is read. Old and new tensors are in memory together until all are there; an
+        error leaves the cache as it was.
+
+        Raises:
+            SelectionError: an argument is neither a dtype nor a device.
+            UnsupportedDtypeError: a dtype that is not of floating point.
+
+        Example:
+            >>> cache = ActivationCache({"x": [torch.ones(2)], "ids": torch.tensor([3])})
+            >>> cache.to(torch.bfloat16)
+            >>> cache["x"][0].dtype, cache["ids"].dtype
+            (torch.bfloat16, torch.int64)
+        """
+        to_dtype, to_device = targets(args, dtype, device)
+        if to_dtype is not None and not to_dtype.is_floating_point:
+            raise UnsupportedDtypeError(
+                f"cache.to({to_dtype}): only floating-point dtypes. Of one value: "
+                f"cache[key] = cache[key].to({to_dtype})."
+            )
+        made = {key: one.converted(to_dtype, to_device) for key, one in self.segments.items()}
+        self.segments.update(made)
+
+    def cpu(self) -> None:
+        """Move all tensors to main memory, in place."""
+        self.to("cpu")
+
+    def cuda(self) -> None:
+        """Move all tensors to the GPU, in place."""
+        self.to("cuda")
+
+    def __repr__(self) -> str:
+        return f"ActivationCache({', '.join(f'`{key}`' for key in self)})"
+
+    def __str__(self) -> str:
+        """Say of each key its shape and dtype; never numbers."""
+        lines = [f"  {key}: {_about(one)}" for key, one in self.segments.items()]
+        return "\n".join(["ActivationCache(", *lines, ")"]) if lines else "ActivationCache()"
+
+
+def _checked(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"keys are strings, not {key!r:.80} ({type(key).__name__}).")
+    return key
+
+
+def _about(segments: Segments) -> str:
+    """Describe what a key has, without copying what was not joined yet."""
+    return segments.pending_shape() or described(segments.value())

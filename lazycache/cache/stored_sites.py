@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
+
 from lazycache.cache import examples as example_maps
+from lazycache.cache import spans
+from lazycache.cache.address import Address, EntriesAddress
+from lazycache.cache.conditions import Params
+from lazycache.cache.entries import Entries
 from lazycache.cache.examples import ExampleMap
 from lazycache.cache.head_names import HeadName, parse
 from lazycache.cache.heads import place_of
 from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.cache.name_lookup import Names, resolve
 from lazycache.cache.plan_checks import check_spec
 from lazycache.cache.ragged_tensor import RaggedTensor
+from lazycache.cache.restriction import Restriction
+from lazycache.cache.row_origins import Origin
 from lazycache.cache.site_reader import SiteReader
 from lazycache.cache.source import Source
+from lazycache.cache.token_ids import INPUT_IDS, TOKEN_ID, TokenIdReader
 from lazycache.catalog.computed import all_sites
 from lazycache.catalog.snapshot import Snapshot
-from lazycache.errors import QueryError, SiteNotFoundError, nearest
+from lazycache.errors import QueryError, StorageError
 from lazycache.storage.store import Store
-from lazycache.types import CALLS_OF, EXAMPLES, RAGGED, IoCounters, SiteSpec
+from lazycache.types import CALLS_OF, EXAMPLES, RAGGED, TOKENS, IoCounters, SiteSpec
 
 
 class Connection(Protocol):
@@ -34,8 +46,9 @@ class Connection(Protocol):
         ...
 
 
-Connect = Callable[[Snapshot, SiteReader, Store], Connection]
-"""Makes one; given by the front door, since queries are a stage above this one."""
+Connect = Callable[..., Connection]
+"""Makes one of snapshot, reader and store, and of `kept`, where not all rows may be asked; given by
+the front door, since queries are a stage above this one."""
 
 BUDGET_BYTES = 4 << 30
 """Default of what a torch function or `np.asarray` may load."""
@@ -58,6 +71,8 @@ class StoredSites:
         check: bool = False,
         budget_bytes: int = BUDGET_BYTES,
         connect: Connect | None = None,
+        location: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.store = store
         """Where the bytes are."""
@@ -67,12 +82,36 @@ class StoredSites:
         """What was read since it was opened, or since `io.reset()`."""
         self.reader = SiteReader(store, snapshot, io=self.io, check=check)
         """Reads absolute rows; SQL reads through it too."""
+        self.address = Address(
+            location or store.url,
+            snapshot.identity.uuid,
+            snapshot.version,
+            check=check,
+            budget_bytes=budget_bytes,
+            storage_options=storage_options,
+        )
+        """Where another process opens the same sites; what pickles of them hold."""
+        self._closed = False
+        self._entries: Entries | None = None
         self._sites = all_sites(snapshot)
         self._budget_bytes = budget_bytes
         self._connect = connect
         self._connection: Connection | None = None
         self._maps: dict[str, ExampleMap] = {}
         self._lock = threading.Lock()
+        self.restriction: Restriction | None = None
+        """Which rows of each table are left; None: all."""
+        self._whole: StoredSites | None = None
+        self._closes_whole = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether reads are refused."""
+        return self._closed or (self._whole is not None and self._whole.closed)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StorageError(f"{self.url} was closed: open it again to read.")
 
     @property
     def url(self) -> str:
@@ -88,6 +127,42 @@ class StoredSites:
     def sites(self) -> Mapping[str, SiteSpec]:
         """What a row of each site is, by name. Computed sites have the layout `computed`."""
         return self._sites
+
+    @property
+    def entries(self) -> Entries:
+        """The values that were stored beside the sites."""
+        self._check_open()
+        with self._lock:
+            if self._entries is None:
+                self._entries = Entries(
+                    self.store,
+                    self.snapshot.entries,
+                    io=self.io,
+                    check=self.address.check,
+                    budget_bytes=self._budget_bytes,
+                    reopen=EntriesAddress(self.address),
+                )
+            return self._entries
+
+    def showing(self, snapshot: Snapshot, *, io: IoCounters) -> StoredSites:
+        """Return the sites of another snapshot of the same dataset, opened and restricted alike."""
+        found = StoredSites(
+            self.store,
+            snapshot,
+            io=io,
+            check=self.address.check,
+            budget_bytes=self._budget_bytes,
+            connect=self._connect,
+            location=self.address.url,
+            storage_options=self.address.storage_options,
+        )
+        for condition, params in self.address.where:
+            found = found.where(condition, params, closing=True)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # by address: no value is pickled, the dataset is opened where it is unpickled
+        return self.address, ()
 
     def stored_bytes(self, site: str) -> int:
         """Return the bytes of a site's values in the dataset; 0 of one that is computed.
@@ -107,24 +182,56 @@ class StoredSites:
         Raises:
             SiteNotFoundError: no such site; names the nearest.
         """
+        if self.restriction is None:
+            return self._covered_rows(site)
+        covered = spans.of_ranges(*self.reader.covered_spans(site))
+        return (self.restriction.rows(self._sites[site].table) & covered).count
+
+    def _covered_rows(self, site: str) -> int:
         one = self.reader.computed.get(site)
         return self.snapshot.covered(site) if one is None else one.rows
 
-    def tensor(self, site: str) -> LazyTensor | RaggedTensor:
+    @property
+    def names(self) -> Names:
+        """What keys can mean here."""
+        infos = tuple(run.info for run in self.snapshot.runs.values())
+        return Names(self._sites, self.url, infos)
+
+    def tensor(self, site: object) -> LazyTensor | RaggedTensor:
         """Return a site, or a head of one, as a lazy tensor. Reads nothing.
+
+        Args:
+            site: Its name, or another that `name_lookup.resolve` knows: `("resid_post", 3)`.
 
         Raises:
             SiteNotFoundError: no such site; names the nearest.
         """
-        spec = self._sites.get(site)
+        if self.has_token_ids(site):
+            return self._token_ids()
+        name = site if isinstance(site, str) and site in self._sites else resolve(site, self.names)
+        spec = self._sites.get(name)
         if spec is not None:
             return self._tensor(spec)
-        name = parse(site) if isinstance(site, str) else None
-        spec = None if name is None else self._sites.get(name.site)
-        if name is None or spec is None:
-            there = nearest(str(site), self._sites)
-            raise SiteNotFoundError(f"there is no site {site!r} in {self.url}. {there}")
-        return self._tensor(spec) if name.head is None else self._head(name, spec)
+        head = parse(name)
+        assert head is not None, "what is found is a site, or a head of one"
+        return self._head(head, self._sites[head.site])
+
+    def has_token_ids(self, name: object) -> bool:
+        """Whether `name` is that of the ids of the tokens, and these were stored."""
+        is_site = isinstance(name, str) and name in self._sites
+        return name == INPUT_IDS and not is_site and TOKEN_ID in self.snapshot.columns(TOKENS)
+
+    def _token_ids(self) -> LazyTensor:
+        source = Source(
+            reader=TokenIdReader(self),
+            spec=TokenIdReader.spec,
+            url=self.url,
+            examples=partial(self._all_examples, TOKENS),
+            budget_bytes=self._budget_bytes,
+            origins=partial(_of_table, self, TOKENS),
+            reopen=self.address,
+        )
+        return LazyTensor(source)
 
     def _tensor(self, spec: SiteSpec) -> LazyTensor | RaggedTensor:
         if spec.name not in self.reader.computed:
@@ -137,6 +244,8 @@ class StoredSites:
             examples=lambda: self._examples(spec),
             budget_bytes=self._budget_bytes,
             called=None if calls_of is None else lambda: self._all_examples(calls_of),
+            origins=partial(_of_table, self, spec.table),
+            reopen=self.address,
         )
         return RaggedTensor(source) if spec.layout == RAGGED else LazyTensor(source)
 
@@ -151,27 +260,57 @@ class StoredSites:
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
         """Ask in SQL; see `ActivationCache.sql`."""
+        self._check_open()
         with self._lock:
             if self._connection is None:
                 if self._connect is None:
                     raise QueryError("This cache was made without SQL; lc.open(url) has it.")
-                self._connection = self._connect(self.snapshot, self.reader, self.store)
+                kept = {} if self.restriction is None else {"kept": self.restriction.kept()}
+                self._connection = self._connect(self.snapshot, self.reader, self.store, **kept)
             connection = self._connection
         return connection.sql(query, params)
+
+    def restriction_by(self, condition: str, params: Params = None) -> Restriction:
+        """Return the rows that a condition keeps of those that are here; see `where`."""
+        return Restriction(self, condition, params, before=self.restriction)
+
+    def where(self, condition: str, params: Params = None, *, closing: bool = False) -> StoredSites:
+        """Return the sites of the rows that a condition keeps; see `ActivationCache.where`.
+
+        They read through this one's reader; closing them does not close it, unless `closing`.
+
+        Raises:
+            QueryError: no such column, names the nearest; or not one expression.
+        """
+        found = object.__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        found.restriction = self.restriction_by(condition, params)
+        found.address = replace(self.address, where=(*self.address.where, (condition, params)))
+        found._connection, found._entries, found._maps = None, None, {}
+        found._lock, found._whole, found._closes_whole = threading.Lock(), self, closing
+        return found
 
     def close(self) -> None:
         """Drop the file maps and the index; further reads are refused. Loaded tensors stay."""
         with self._lock:
+            self._closed = True
             connection, self._connection = self._connection, None
+            entries, self._entries = self._entries, None
         if connection is not None:
             connection.close()
-        self.reader.close()
+        if entries is not None:
+            entries.close()
+        if self._whole is None:
+            self.reader.close()
+        elif self._closes_whole:
+            self._whole.close()
 
     def _examples(self, spec: SiteSpec) -> ExampleMap:
         """Return the examples of a site; sites that cover their whole table share them."""
         # one row per example cannot be left out without moving the others: there, rows that the
         # site lacks stay in the map and are refused when they are read
-        if spec.table == EXAMPLES or self.rows(spec.name) == self.snapshot.rows(spec.table):
+        covered = self._covered_rows(spec.name)
+        if spec.table == EXAMPLES or covered == self.snapshot.rows(spec.table):
             return self._all_examples(spec.table)
         return self._kept(f"site {spec.name}", lambda: self._build(spec.table, site=spec.name))
 
@@ -191,6 +330,13 @@ class StoredSites:
 
     def _build(self, table: str, *, site: str | None) -> ExampleMap:
         covered = None if site is None else self.reader.covered_spans(site)
+        if self.restriction is not None:
+            return self.restriction.map(table, covered)
         # an example of which no token was kept is in the table of examples all the same
         listed = None if table == EXAMPLES else self.snapshot.extents(EXAMPLES)
         return example_maps.build(self.snapshot.extents(table), covered=covered, listed=listed)
+
+
+def _of_table(sites: StoredSites, table: str, rows: np.ndarray) -> tuple[Origin, ...]:
+    # no closure: it is pickled with tensors that are computed of these rows
+    return (Origin(sites, table, rows, slice(None)),)

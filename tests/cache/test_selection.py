@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazycache.cache.examples import build
-from lazycache.cache.selection import Dense, Grid, slice_each
+from lazycache.cache.places import slice_each
+from lazycache.cache.selection import Dense, Grid
 from lazycache.errors import SelectionError
 
 ends = st.none() | st.integers(-6, 6)

@@ -1,0 +1,281 @@
+"""Sites of opened datasets to a new one: their rows, columns, runs and arrays, batch by batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.cache.matrices import Matrices
+from lazycache.cache.plan import as_array
+from lazycache.cache.ragged_tensor import RaggedTensor
+from lazycache.cache.ragged_values import flat_values
+from lazycache.cache.spans import Spans, of_ranges
+from lazycache.cache.stored_sites import StoredSites
+from lazycache.catalog.identity import create_dataset, read_identity
+from lazycache.catalog.log import CommitLog
+from lazycache.catalog.snapshot import PlacedTable, Snapshot
+from lazycache.codec.dtypes import by_name
+from lazycache.codec.tables import decode_table
+from lazycache.storage.store import Store
+from lazycache.types import (
+    CALLS_OF,
+    INDEX_COLUMNS,
+    RowBatch,
+    RunInfo,
+    SiteBlock,
+    TableBlock,
+)
+from lazycache.writer.settings import Settings
+from lazycache.writer.writer import DatasetWriter
+
+BATCH_BYTES = 32 << 20
+"""Most bytes of values that are read at once, or those of one row."""
+
+SETTINGS = Settings(
+    queue_bytes=4 * BATCH_BYTES,
+    shard_bytes=256 << 20,
+    chunk_rows=8192,
+    commit_bytes=1 << 62,  # all rows of a run become visible together
+    commit_seconds=1e7,
+    rank=0,
+)
+
+Shown = Mapping[str, LazyTensor | RaggedTensor]
+"""What is shown of a dataset: site to all of its rows."""
+
+_ADDS_TO = "adds_to"
+
+
+def rewrite(datasets: Sequence[tuple[StoredSites, Shown]], store: Store) -> None:
+    """Write what is shown of datasets to an empty store, one behind the other.
+
+    Rows keep their order, their example ids and all their columns; runs keep their names (of a name
+    that is there twice the second becomes `main-2`) and what is known of them. Restricted datasets
+    are written as they show themselves. A computed site stays computed where what it follows from
+    is shown too; else its values are stored.
+
+    Cost: reads and writes all values once; memory of a few batches of 32 MiB.
+
+    Raises:
+        CaptureError: joined datasets have a site of different shape or dtype.
+        CorruptShardError: a file is not what the log recorded.
+        StorageError: a store failed.
+    """
+    create_dataset(store)
+    names: set[str] = set()
+    for sites, shown in datasets:
+        called = {run: _free(run, names) for run in sites.snapshot.runs}
+        for stretch in _stretches(sites.snapshot):
+            _write(_Part(sites, shown, called, stretch), store)
+
+
+def _free(run: str, taken: set[str]) -> str:
+    """Return the name of a run, or one that is like it, and take it."""
+    name, number = run, 2
+    while name in taken:
+        name, number = f"{run}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Commits of one run that follow each other."""
+
+    run: str
+    """Its name."""
+    rows: Mapping[str, tuple[int, int]]
+    """Table to the first row and the stop of what they added."""
+
+
+def _stretches(snapshot: Snapshot) -> Iterator[_Stretch]:
+    before = dict.fromkeys(INDEX_COLUMNS, 0)
+    adding = (commit for commit in snapshot.commits if commit.tables)
+    for run, commits in groupby(adding, key=lambda commit: commit.run):
+        after = dict(before)
+        for commit in commits:
+            for file in commit.tables:
+                after[file.table] += file.rows
+        rows = {t: (before[t], after[t]) for t in after if after[t] > before[t]}
+        before = after
+        yield _Stretch(run, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A stretch of a dataset, and what is shown of it."""
+
+    sites: StoredSites
+    """The dataset."""
+    shown: Shown
+    """Its sites."""
+    called: Mapping[str, str]
+    """What its runs are called where they are written to."""
+    stretch: _Stretch
+    """Which rows."""
+
+    @property
+    def kept(self) -> Mapping[str, LazyTensor | RaggedTensor]:
+        """The sites whose values are stored: all that are not computed again."""
+        return {name: x for name, x in self.shown.items() if not self.follows(name)}
+
+    def follows(self, name: str) -> bool:
+        """Whether a site is computed and will be where it is written to."""
+        one = self.sites.reader.computed.get(name)
+        source = None if one is None else self.shown.get(one.source)
+        # of a site that was converted, what follows from it would not be what is shown
+        plain = by_name(self.sites.sites[name].dtype).torch if one else None
+        return source is not None and source.dtype == self.shown[name].dtype == plain
+
+    def rows(self, table: str) -> Spans:
+        """Return the rows of a table that are shown."""
+        start, stop = self.stretch.rows[table]
+        mine = of_ranges(np.array([start]), np.array([stop]))
+        restriction = self.sites.restriction
+        return mine if restriction is None else mine & restriction.rows(table)
+
+    def infos(self) -> list[RunInfo]:
+        """Return the run as it is declared, and what describes sites that were added to it."""
+        runs = self.sites.snapshot.runs
+        run = self.stretch.run
+        added = [info for info in runs.values() if info.info.get(_ADDS_TO) == run]
+        notes = [
+            RunInfo(self.called[one.name], {**one.info, _ADDS_TO: self.called[run]})
+            for one in added
+        ]
+        return [replace(runs[run], name=self.called[run]), *notes]
+
+    def arrays(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of the run that computed sites need."""
+        matrices, found = Matrices(self.sites.store, self.sites.io), {}
+        for name, ref in self.sites.snapshot.arrays(self.stretch.run).items():
+            site = name.removesuffix(".weight")
+            if site in self.shown and self.follows(site):
+                found[name] = matrices.get(ref, by_name(ref.dtype).torch)
+        return found
+
+
+def _write(part: _Part, store: Store) -> None:
+    run, *notes = part.infos()
+    snapshot = Snapshot.replay(read_identity(store), CommitLog(store).read())
+    columns = {table: part.sites.snapshot.columns(table) for table in INDEX_COLUMNS}
+    writer = DatasetWriter(
+        store,
+        snapshot=snapshot,
+        run=run,
+        notes=notes,
+        settings=SETTINGS,
+        arrays=part.arrays(),
+        columns=columns,
+    )
+    try:
+        writer.write(_declared(part))
+        for table in part.stretch.rows:
+            for batch in _batches(part, table):
+                writer.write(batch)
+        writer.close()
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def _declared(part: _Part) -> RowBatch:
+    """Return a batch without rows, so that every site is there, also one that has none."""
+    blocks, tables = {}, {}
+    for name, x in part.kept.items():
+        table = part.sites.sites[name].table
+        tables[table] = TableBlock(0, {c: _EMPTY[c] for c in INDEX_COLUMNS[table]})
+        blocks[name] = _block(part, name, x, np.empty(0, np.int64))
+    return RowBatch(tables, blocks)
+
+
+_EMPTY: Mapping[str, np.ndarray] = {
+    "example": np.empty(0, np.int64),
+    "position": np.empty(0, np.int32),
+    "call": np.empty(0, np.int32),
+}
+
+
+def _batches(part: _Part, table: str) -> Iterator[RowBatch]:
+    """Yield the rows of one table with the sites that have them."""
+    mine = {name: x for name, x in part.kept.items() if part.sites.sites[name].table == table}
+    if table in CALLS_OF.values() and not mine:
+        return
+    size = _batch_rows(part.sites, mine)
+    files = _files(part.sites.snapshot, table, part.stretch.rows[table])
+    shown = part.rows(table)
+    for file in files:
+        rows = shown & of_ranges(*_ends(file))
+        if not rows.count:
+            continue
+        columns = decode_table(part.sites.store.get(file.ref.path))
+        for piece in _pieces(part.sites, mine, as_array(rows.rows()), size):
+            taken = columns.take(pa.array(piece - file.row_start))
+            there = {name: x for name, x in mine.items() if _has(part.sites, name, piece[0])}
+            blocks = {name: _block(part, name, x, piece) for name, x in there.items()}
+            tables = {table: TableBlock(len(piece), _values(taken, file.ref.columns))}
+            yield RowBatch(tables, blocks)
+
+
+def _files(snapshot: Snapshot, table: str, rows: tuple[int, int]) -> list[PlacedTable]:
+    files = snapshot.table_files(table)
+    return [file for file in files if rows[0] <= file.row_start < rows[1] and file.ref.rows]
+
+
+def _ends(file: PlacedTable) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([file.row_start]), np.array([file.row_start + file.ref.rows])
+
+
+def _batch_rows(sites: StoredSites, mine: Shown) -> int:
+    """Return how many rows are read at once."""
+    row_bytes = 1
+    for name, x in mine.items():
+        width = sites.stored_bytes(name) // max(1, sites.rows(name))
+        row_bytes += max(width, sites.sites[name].row_bytes if isinstance(x, LazyTensor) else 1)
+    return max(1, min(SETTINGS.chunk_rows, BATCH_BYTES // row_bytes))
+
+
+def _pieces(sites: StoredSites, mine: Shown, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut rows into pieces of which each site has all or none."""
+    for start in range(0, len(rows), size):
+        piece = rows[start : start + size]
+        cuts = np.zeros(max(0, len(piece) - 1), np.bool_)
+        for name in mine:
+            there = sites.reader.covered(name, piece)
+            cuts |= there[1:] != there[:-1]
+        yield from np.split(piece, np.flatnonzero(cuts) + 1)
+
+
+def _has(sites: StoredSites, name: str, row: int) -> bool:
+    return bool(sites.reader.covered(name, np.array([row]))[0])
+
+
+def _block(part: _Part, name: str, x: LazyTensor | RaggedTensor, rows: np.ndarray) -> SiteBlock:
+    spec = part.sites.sites[name]
+    if isinstance(x, RaggedTensor):
+        values, widths = flat_values(part.sites.reader, spec, rows)
+        return SiteBlock(spec.table, values.to(x.dtype), shape=spec.shape, widths=widths)
+    values = x.values_of(rows) if len(rows) else torch.empty((0, *spec.shape), dtype=x.dtype)
+    return SiteBlock(spec.table, values.cpu().contiguous())
+
+
+def _values(rows: pa.Table, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """Return columns as a writer takes them."""
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        column = rows[name]
+        if kind in ("int64", "int32", "float64", "bool") and not column.null_count:
+            found[name] = column.to_numpy()
+        elif kind == "json":
+            found[name] = [None if v is None else json.loads(v) for v in column.to_pylist()]
+        else:
+            found[name] = column.to_pylist()
+    return found

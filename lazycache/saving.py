@@ -1,0 +1,164 @@
+"""`cache.save` and `cache.persist`: from a cache to the files of a dataset."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from lazycache.cache.contents import Contents
+from lazycache.cache.stored_sites import StoredSites
+from lazycache.cache.value_trees import Encoder, as_text
+from lazycache.catalog.entry_records import MOST_TREE_BYTES
+from lazycache.catalog.fields import checked_name
+from lazycache.catalog.identity import read_identity
+from lazycache.catalog.log import CommitLog
+from lazycache.catalog.staging import StagedStore, publish
+from lazycache.catalog.target import find_target
+from lazycache.errors import (
+    CorruptShardError,
+    DatasetExistsError,
+    DatasetNotFoundError,
+    ReadOnlyError,
+    StorageError,
+    UnsupportedDtypeError,
+)
+from lazycache.rewriting import rewrite
+from lazycache.storage.layout import FILE_PREFIXES, IDENTITY, LOG_PREFIX
+from lazycache.storage.open_store import Url, open_store
+from lazycache.storage.store import Store
+from lazycache.types import Commit, EntryRef
+from lazycache.writer.entry_files import EntryFiles, Value
+
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def save(
+    contents: Contents,
+    url: Url,
+    *,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what a cache has to a new dataset; see `ActivationCache.save`."""
+    values = _encoded(contents.values.items())
+    store = open_store(url, create=True, storage_options=storage_options)
+    _check_not_behind(store, contents.datasets)
+    target = find_target(store, resume=False, overwrite=overwrite)
+    replaced = _objects(store) if target.replace else []
+    staged = StagedStore(store)
+    try:
+        commits = _rewritten(contents, staged)
+        refs = EntryFiles(staged).write(values)
+    except BaseException:
+        staged.discard()
+        raise
+    publish(store, _with_entries(commits, refs), create=target.snapshot is None, replaced=replaced)
+
+
+def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
+    """Add values to the dataset behind a cache; see `ActivationCache.persist`."""
+    encoded = _encoded(values.items())
+    if not encoded:
+        return sites.version
+    files = EntryFiles(sites.store)
+    try:
+        commit = _commit(files.write(encoded))
+    except (StorageError, NotImplementedError) as exc:
+        files.delete()
+        raise _told(exc, sites) from exc
+    except BaseException:
+        files.delete()
+        raise
+    return CommitLog(sites.store).append(commit, base=sites.version, validate=None).version
+
+
+def _rewritten(contents: Contents, staged: StagedStore) -> list[Commit]:
+    """Write the sites that a cache shows; return the commits that name them."""
+    if not contents.sites:
+        return []
+    rewrite(contents.sites, staged)
+    return staged.commits
+
+
+def _encoded(items: Iterable[tuple[Any, Any]]) -> list[Value]:
+    """Return values as they are written; all of them are looked at before anything is."""
+    return [_value(name, value) for name, value in items]
+
+
+def _value(name: Any, value: Any) -> Value:
+    where = f"cache[{name!r:.80}]"
+    if type(name) is not str:
+        raise UnsupportedDtypeError(f"{where}: only values under a text as key can be saved.")
+    try:
+        checked_name(name)
+    except CorruptShardError as exc:
+        raise UnsupportedDtypeError(
+            f"{where} cannot be saved: a key is printable, of 1 to 500 characters."
+        ) from exc
+    encoder = Encoder(where)
+    tree = encoder.tree(value)
+    if tree == {"tensor": 0}:
+        return Value(name, None, encoder.leaves)
+    text = as_text(tree)
+    if len(text) > MOST_TREE_BYTES:
+        raise UnsupportedDtypeError(
+            f"{where} takes {len(text):,} bytes as JSON; {MOST_TREE_BYTES:,} can be saved. Numbers "
+            "belong into tensors, not into lists."
+        )
+    return Value(name, text, encoder.leaves)
+
+
+def _check_not_behind(store: Store, sites: Iterable[StoredSites]) -> None:
+    """Refuse to write over the dataset that is read from."""
+    try:
+        uuid_there = read_identity(store).uuid
+    except DatasetNotFoundError:
+        return
+    if any(one.snapshot.identity.uuid == uuid_there for one in sites):
+        raise DatasetExistsError(
+            f"{store.url} is the dataset behind this cache, which is read while it is saved: "
+            "cache.persist() adds values to it; save to another address."
+        )
+
+
+def _objects(store: Store) -> list[str]:
+    """Return what makes up the dataset that is replaced."""
+    ours = (IDENTITY, LOG_PREFIX, *FILE_PREFIXES)
+    return [info.path for info in store.list("") if info.path.startswith(ours)]
+
+
+def _with_entries(commits: Sequence[Commit], entries: Sequence[EntryRef]) -> list[Commit]:
+    """Return the commits of a new dataset; its values are in the last one."""
+    if not entries:
+        return list(commits)
+    if not commits:
+        return [_commit(entries)]
+    return [*commits[:-1], replace(commits[-1], entries=tuple(entries))]
+
+
+def _commit(entries: Sequence[EntryRef]) -> Commit:
+    return Commit(
+        version=1,
+        txn=uuid.uuid4().hex,
+        writer=f"{platform.node()}:{os.getpid()}",
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        run="",
+        entries=tuple(entries),
+    )
+
+
+def _told(exc: Exception, sites: StoredSites) -> Exception:
+    """Return what is told of a store that takes no files."""
+    # file systems of fsspec that only read do not implement writing: http
+    if isinstance(exc, NotImplementedError) or getattr(exc, "errno", None) in _DENIED:
+        return ReadOnlyError(
+            f"{sites.url} cannot be written to ({exc}). Save the cache to another address: "
+            "cache.save(url)."
+        )
+    return exc

@@ -1,0 +1,64 @@
+"""A process that is killed while it saves leaves nothing, or what was there, or all that is new."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from faults.save_crasher import MOST, new, old
+
+import lazycache as lc
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Folders of saves, killed at each change of the file system in turn."""
+    folder = tmp_path_factory.mktemp("saves")
+    script = Path(__file__).with_name("save_crasher.py")
+    done = subprocess.run(
+        [sys.executable, script, folder], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def state(url):
+    """What a reader finds, every value of it compared."""
+    try:
+        cache = lc.open(url, check=True)
+    except lc.DatasetNotFoundError:
+        return "nothing"
+    for name, wanted in (("old", old()), ("new", new())):
+        if list(cache) == list(wanted):
+            loaded = lc.ActivationCache(
+                {k: v.load() if hasattr(v, "load") else v for k, v in cache.items()}
+            )
+            assert loaded == wanted
+            return name
+    assert not list(cache), "neither the old nor the new cache"
+    return "empty"
+
+
+def test_a_new_place_stays_empty_until_all_is_there(killed):
+    """Killed anywhere: no dataset, at the very end an empty one, or the whole cache."""
+    states = [state(killed / f"new-{i}") for i in range(MOST) if (killed / f"new-{i}").exists()]
+    assert len(states) > 12
+    assert states[-1] == "new"
+    order = ("nothing", "empty", "new")
+    assert [order.index(s) for s in states] == sorted(order.index(s) for s in states)
+    assert Counter(states)["nothing"] > 6
+
+
+def test_what_is_replaced_stays_whole_until_the_new_files_are(killed):
+    """The old dataset is readable until the last step; a failed one can be saved again."""
+    places = [killed / f"over-{i}" for i in range(MOST) if (killed / f"over-{i}").exists()]
+    states = [state(place) for place in places]
+    assert states[-1] == "new"
+    assert Counter(states)["old"] > 6
+    first = next(i for i, s in enumerate(states) if s != "old")
+    assert "old" not in states[first:]
+    assert sum(s in ("empty", "nothing") for s in states) < 10
+    for place in places[first - 1 : first + 3]:
+        new().save(place, overwrite=True)
+        assert state(place) == "new"
