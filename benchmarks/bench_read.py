@@ -133,6 +133,13 @@ def interleaved(peers: list[Any], action: Callable[[Any], Any]) -> dict[str, flo
     return {name: float(np.median(times)) for name, times in took.items()}
 
 
+def memcpy_seconds(raw: np.memmap) -> float:
+    """Median time to copy all bytes within memory, to memory that is new each time."""
+    source = np.array(raw)
+    took = [seconds(source.copy) for _ in range(TIMES + 1)]
+    return float(np.median(took[1:]))
+
+
 def line(what: str, took: dict[str, float], names: list[str]) -> list[str]:
     """One operation as cells: milliseconds, and speed beside the memory map."""
     limit = took[Memmap.name]
@@ -190,8 +197,10 @@ def main() -> None:
         )
         rows.append(line("float64 mean of every unit", mean, names))
         rows += [line(f"{n:,} random rows, cold", took, names) for n, took in cold.items()]
+        copied = memcpy_seconds(raw)
     print(machine())
     print_table(["operation", *names], rows)
+    print(f"memcpy of the whole site, to new memory: {copied * 1e3:.3g} ms")
     for kind in PEERS:
         if missing(kind):
             print(f"{kind.name}: not measured, {missing(kind)} is not installed")

@@ -19,6 +19,7 @@ from lazycache.cache.ragged_tensor import RaggedTensor
 from lazycache.cache.ragged_values import flat_values
 from lazycache.cache.spans import Spans, of_ranges
 from lazycache.cache.stored_sites import StoredSites
+from lazycache.catalog.column_types import widest
 from lazycache.catalog.identity import create_dataset, read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import PlacedTable, Snapshot
@@ -166,7 +167,7 @@ class _Part:
 def _write(part: _Part, store: Store) -> None:
     run, *notes = part.infos()
     snapshot = Snapshot.replay(read_identity(store), CommitLog(store).read())
-    columns = {table: part.sites.snapshot.columns(table) for table in INDEX_COLUMNS}
+    columns = {table: _columns(part, table) for table in part.stretch.rows}
     writer = DatasetWriter(
         store,
         snapshot=snapshot,
@@ -228,6 +229,15 @@ def _batches(part: _Part, table: str) -> Iterator[RowBatch]:
 def _files(snapshot: Snapshot, table: str, rows: tuple[int, int]) -> list[PlacedTable]:
     files = snapshot.table_files(table)
     return [file for file in files if rows[0] <= file.row_start < rows[1] and file.ref.rows]
+
+
+def _columns(part: _Part, table: str) -> dict[str, str]:
+    """Return columns and types of a stretch: each keeps its own, as it does in one dataset."""
+    types: dict[str, str] = {}
+    for file in _files(part.sites.snapshot, table, part.stretch.rows[table]):
+        for name, kind in file.ref.columns.items():
+            types[name] = widest(types.get(name, kind), kind)
+    return types
 
 
 def _ends(file: PlacedTable) -> tuple[np.ndarray, np.ndarray]:

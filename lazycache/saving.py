@@ -14,6 +14,7 @@ from typing import Any
 from lazycache.cache.contents import Contents
 from lazycache.cache.stored_sites import StoredSites
 from lazycache.cache.value_trees import Encoder, as_text
+from lazycache.cache.versions import check_same
 from lazycache.catalog.entry_records import MOST_TREE_BYTES
 from lazycache.catalog.fields import checked_name
 from lazycache.catalog.identity import read_identity
@@ -24,6 +25,7 @@ from lazycache.errors import (
     CorruptShardError,
     DatasetExistsError,
     DatasetNotFoundError,
+    LazycacheError,
     ReadOnlyError,
     StorageError,
     UnsupportedDtypeError,
@@ -58,7 +60,13 @@ def save(
     except BaseException:
         staged.discard()
         raise
-    publish(store, _with_entries(commits, refs), create=target.snapshot is None, replaced=replaced)
+    named = _with_entries(commits, refs)
+    try:
+        publish(store, named, create=target.snapshot is None, replaced=replaced)
+    except BaseException:
+        if not _may_be_named(store, named):
+            staged.discard()
+        raise
 
 
 def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
@@ -66,6 +74,7 @@ def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
     encoded = _encoded(values.items())
     if not encoded:
         return sites.version
+    check_same(sites)
     files = EntryFiles(sites.store)
     try:
         commit = _commit(files.write(encoded))
@@ -75,7 +84,23 @@ def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
     except BaseException:
         files.delete()
         raise
-    return CommitLog(sites.store).append(commit, base=sites.version, validate=None).version
+    try:
+        return CommitLog(sites.store).append(commit, base=sites.version, validate=None).version
+    except BaseException:
+        if not _may_be_named(sites.store, [commit]):
+            files.delete()
+        raise
+
+
+def _may_be_named(store: Store, commits: Sequence[Commit]) -> bool:
+    """Whether a record of the log names the files of these commits, now or later."""
+    if store.local_path(IDENTITY) is None:  # a write that failed may still be on its way
+        return True
+    ours = {commit.txn for commit in commits}
+    try:
+        return any(commit.txn in ours for commit in CommitLog(store).read())
+    except (LazycacheError, OSError):
+        return True
 
 
 def _rewritten(contents: Contents, staged: StagedStore) -> list[Commit]:

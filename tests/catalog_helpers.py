@@ -1,6 +1,8 @@
 """Commits and datasets for tests of the catalog."""
 
+import json
 import uuid
+import zlib
 
 import numpy as np
 
@@ -17,6 +19,10 @@ from lazycache.types import (
     TableFileRef,
     index_columns,
 )
+
+LIES = [None, True, -1, -1.0, 1.5, 0, 1, 10**15, 2**63, 2**200, [], {}, [[]], {"a": 1}]
+LIES += ["", "..", "\x00", "../x", "row", "ragged", "tokens", "examples"]
+"""What a field of a log may be instead of what it is."""
 
 IDENTITY_RECORD = {"format": "lazycache", "version": 1, "uuid": "u", "created": "2026-01-01"}
 
@@ -155,3 +161,20 @@ def plain(value):
     if hasattr(value, "items"):
         return {key: plain(item) for key, item in value.items()}
     return value
+
+
+def sealed(entry):
+    """A record of any JSON value, with a right checksum."""
+    body = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
+    return b"%s\n%08x\n" % (body, zlib.crc32(body))
+
+
+def spots(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        if isinstance(item, dict | list):
+            yield from spots(item, (*path, key))
+        else:
+            yield (*path, key)

@@ -20,7 +20,7 @@ from lazycache.cache.segments import Segments
 from lazycache.cache.source import targets
 from lazycache.cache.stored_parts import stored_parts
 from lazycache.cache.stored_sites import StoredSites
-from lazycache.errors import SiteNotFoundError, UnsupportedDtypeError
+from lazycache.errors import SiteNotFoundError, UnsupportedDtypeError, nearest
 
 
 class ActivationCache(
@@ -87,10 +87,12 @@ class ActivationCache(
     def __delitem__(self, key: str) -> None:
         if self.segments_of(key) is None:
             # another name of an entry, or a head of one, is nothing that can go
-            there = f" It names a part of what is there: del its key, of {list(self)!r:.200}."
-            raise SiteNotFoundError(
-                f"there is no key {key!r} to delete.{there if key in self else ''}"
+            instead = (
+                "It is another name or a part of what is there: list(cache) has the keys."
+                if key in self
+                else nearest(str(key), self)
             )
+            raise SiteNotFoundError(f"there is no key {key!r} to delete. {instead}")
         del self.segments[key]
 
     def popitem(self) -> tuple[str, Any]:

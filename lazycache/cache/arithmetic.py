@@ -66,7 +66,7 @@ def matmul(a: Any, b: Any) -> LazyTensor:
     try:
         found = torch.matmul(*(_row_probe(v, x) for v in values))
     except RuntimeError as exc:
-        raise _unfit("@", values, str(exc)) from exc
+        raise _unfit("@", values, str(exc).rstrip(".")) from exc
     led = [_is_lazy(v) and v.lead_ndim == x.lead_ndim for v in values]
     lazy = [v for v, has in zip(values, led, strict=True) if has]
     rows = numbered(x.lead) if _renumbers(x, lazy) else None

@@ -54,6 +54,11 @@ class CacheState:
             return segments.value()
         if ids := self._token_ids(key):
             return _one([part.tensor(INPUT_IDS) for part in ids])
+        if any(one.has_token_ids(key) for one in self.datasets):
+            raise SiteNotFoundError(
+                f"{key!r}: the keys of this cache are of different tokens, or some of tensors in "
+                f"memory. Ask a dataset for its own: cache.datasets[0].tensor({key!r})."
+            )
         name = resolve(key, self.names)
         if name in self.segments:
             return self.segments[name].value()

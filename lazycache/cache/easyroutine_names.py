@@ -5,10 +5,13 @@ from __future__ import annotations
 from lazycache.cache.meanings import Meaning
 
 _POSITIONS = (
-    "which positions are stored is in the table of tokens: "
+    "of a dataset, the positions that are stored are in the table of tokens: "
     "cache.sql('SELECT example, position FROM tokens')"
 )
-_PROVENANCE = "what was captured from which model is in the runs: cache.sql('FROM runs')"
+_PROVENANCE = (
+    "of a dataset, what was captured from which model is in the table of runs: "
+    "cache.sql('FROM runs')"
+)
 _AVERAGE = "an average over examples is made on reading: cache['pattern_L{L}H{H}'].mean(0)"
 _PROJECTED = (
     "projections of single heads are not stored: multiply cache['{what}_L{L}H{H}'] by the "

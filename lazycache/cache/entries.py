@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lazycache.cache.examples import ExampleMap, of_lengths
+from lazycache.cache.examples import ExampleMap, of_lengths, one_row_each
 from lazycache.cache.lazy_tensor import LazyTensor
 from lazycache.cache.reader import Reader
 from lazycache.cache.selection import Dense, Grid
@@ -109,25 +109,45 @@ class Entries:
         count = math.prod(tensor.shape[: tensor.lead])
         rows: range | np.ndarray = range(count)
         if tensor.lead != 1:
+            self._check_length(tensor)
             rows = np.arange(count).reshape(tensor.shape[: tensor.lead])
-        examples = of_lengths(np.ones(count, np.int64))
+
+        @cache  # its numbers take eight times the bytes of a tensor of bytes: seldom needed
+        def examples() -> ExampleMap:
+            self._check_length(tensor)
+            return one_row_each(count)
+
         return LazyTensor(self._source(ref, number, examples), lead=Dense(rows))
+
+    def _check_length(self, tensor: TensorRef) -> None:
+        """Refuse a tensor whose file is shorter, before memory for so many rows is taken."""
+        if tensor.path is None:
+            return
+        try:
+            there = self._store.size(tensor.path)
+        except FileNotFoundError as exc:
+            raise CorruptShardError(f"{tensor.path} of {self._store.url} is missing.") from exc
+        if there != tensor.length:
+            raise CorruptShardError(
+                f"{tensor.path} of {self._store.url} has {there:,} bytes; the log recorded "
+                f"{tensor.length:,}. Restore the file from a copy."
+            )
 
     def _ragged(self, ref: EntryRef, number: int, lengths: list[int]) -> LazyTensor:
         tensor, counts = _nth(ref, number), np.array(lengths, dtype=np.int64)
         if tensor.lead != 1 or sum(lengths) != tensor.shape[0]:
             raise CorruptShardError(f"lengths of {sum(lengths)} rows for a tensor {tensor.shape}")
         examples = of_lengths(counts)
-        source = self._source(ref, number, examples)
+        source = self._source(ref, number, lambda: examples)
         source = replace(source, spec=replace(source.spec, table=TOKENS))
         return LazyTensor(source, lead=Grid(examples, range(len(counts))))
 
-    def _source(self, ref: EntryRef, number: int, examples: ExampleMap) -> Source:
+    def _source(self, ref: EntryRef, number: int, examples: Callable[[], ExampleMap]) -> Source:
         return Source(
             reader=self.reader,
             spec=self._tensors.sites[_site(ref.name, number)],
             url=self._store.url,
-            examples=lambda: examples,
+            examples=examples,
             budget_bytes=self._budget_bytes,
             reopen=self._reopen,
         )

@@ -88,6 +88,12 @@ def map_with(
     return map_rows(x, function, tuple(shape), dtype, foreign=True)
 
 
+def converted(x: LazyTensor, dtype: torch.dtype) -> LazyTensor:
+    """Return `x` in another dtype, of the values that it has in its own."""
+    node = Node(_Converted(dtype, x.device), (node_of(x),), elementwise=True)
+    return derived(x, node, x.row_shape, dtype)
+
+
 def derived(
     x: LazyTensor,
     root: Node,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -56,7 +57,7 @@ class ByKey(Generic[Part]):
     def __init__(self, keys: tuple[Any, ...]) -> None:
         self.keys = keys
         """The value of each group."""
-        self._places = {key: place for place, key in enumerate(keys)}
+        self._places = {_findable(key): place for place, key in enumerate(keys)}
 
     def part(self, place: int) -> Part:
         """Return the group of a place."""
@@ -73,7 +74,7 @@ class ByKey(Generic[Part]):
         return ((key, self.part(place)) for place, key in enumerate(self.keys))
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return _findable(key) in self._places
 
     def place(self, key: Any) -> int:
         """Return the place of a key.
@@ -82,10 +83,15 @@ class ByKey(Generic[Part]):
             QueryError: there is no such group; names the nearest.
         """
         try:
-            return self._places[key]
+            return self._places[_findable(key)]
         except (KeyError, TypeError) as exc:
             there = nearest(str(key), map(str, self.keys))
             raise QueryError(f"there is no group {key!r}. {there}") from exc
+
+
+def _findable(key: Any) -> Any:
+    """Return a key that is equal to itself: one NaN for all of them."""
+    return math.nan if isinstance(key, float) and math.isnan(key) else key
 
 
 class GroupResult(ByKey[torch.Tensor]):

@@ -10,7 +10,10 @@ import torch
 
 from lazycache.cache.known import Known
 from lazycache.cache.reduce import tiles
-from lazycache.errors import SelectionError
+from lazycache.errors import MemoryBudgetError, SelectionError
+
+MOST_BYTES = 4 << 30
+"""Counts that a histogram may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +56,17 @@ def edges_of(
 
     Raises:
         SelectionError: no bins, edges that do not ascend, or limits that are not finite.
+        MemoryBudgetError: more counts than fit in memory.
     """
     if not isinstance(bins, (int, np.integer)):
         return np.repeat(_given(bins, limits), units, axis=0)
     if bins < 1:
         raise SelectionError(f"histogram({bins}): at least one bin.")
+    if 8 * units * bins > MOST_BYTES:
+        raise MemoryBudgetError(
+            f"{bins:,} bins of {units:,} units need {8 * units * bins:,} bytes in memory, "
+            f"{MOST_BYTES:,} are allowed: ask for fewer bins, or of fewer units, x[..., :64]."
+        )
     low, high = _ends(limits, units, known)
     with np.errstate(over="ignore"):
         if not np.isfinite(high - low).all() or (high < low).any():
@@ -72,7 +81,10 @@ def edges_of(
 
 
 def _given(bins: Bins, limits: tuple[float, float] | None) -> np.ndarray:
-    edges = np.asarray(bins, dtype=np.float64)
+    try:
+        edges = np.asarray(bins, dtype=np.float64)
+    except (TypeError, ValueError):
+        edges = np.empty(0)
     ascending = edges.ndim == 1 and len(edges) > 1 and bool((np.diff(edges) >= 0).all())
     if not ascending or not np.isfinite(edges).all() or limits is not None:
         raise SelectionError(
@@ -86,8 +98,13 @@ def _ends(
     limits: tuple[float, float] | None, units: int, known: Callable[[], Known | None]
 ) -> tuple[np.ndarray, np.ndarray]:
     if limits is not None:
-        low, high = limits
-        return np.full(units, float(low)), np.full(units, float(high))
+        try:
+            low, high = map(float, limits)
+        except (TypeError, ValueError) as exc:
+            raise SelectionError(
+                f"a histogram over range={limits!r}: two numbers, range=(low, high)."
+            ) from exc
+        return np.full(units, low), np.full(units, high)
     found = known()
     if found is None:
         return np.zeros(units), np.ones(units)

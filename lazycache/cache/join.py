@@ -68,6 +68,12 @@ def _lazily(parts: Sequence[Any]) -> list[LazyTensor]:
     lazy = [part for part in parts if isinstance(part, LazyTensor)]
     lead = lazy[0].lead_ndim if lazy else 1
     name = lazy[0].site if lazy else "tensor"
+    for number, part in enumerate(parts):
+        if not isinstance(part, (LazyTensor, torch.Tensor)):
+            raise SelectionError(
+                f"part {number} is a {type(part).__name__}: lazy tensors and tensors are joined, "
+                "torch.from_numpy(array)."
+            )
     return [
         part if isinstance(part, LazyTensor) else from_tensor(part, name=name, lead_ndim=lead)
         for part in parts

@@ -93,10 +93,11 @@ class JoinedRaggedReader(WorkedOut):
             heads=x.selection.heads.reshape(-1)[wanted.heads],
         )
         stored = by_name(x.source.spec.dtype).torch
+        conversions = (*x.conversions, by_name(self.spec.dtype).torch)
         for block in x.source.reader.ragged(x.site, mine):
             values = block.values
-            if stored != by_name(self.spec.dtype).torch:
-                values = _converted(values, stored, by_name(self.spec.dtype).torch)
+            if set(conversions) != {stored}:
+                values = _converted(values, stored, conversions)
             yield replace(block, at=block.at + start, values=values)
 
     def read(self, site: str, rows: Rows, *, units: tuple[Any, ...] | Units = ()) -> torch.Tensor:  # noqa: ARG002  # refused
@@ -104,13 +105,15 @@ class JoinedRaggedReader(WorkedOut):
         raise SelectionError(f"rows of {site!r} differ in width: read them with .ragged().")
 
 
-def _converted(values: np.ndarray, stored: torch.dtype, dtype: torch.dtype) -> np.ndarray:
+def _converted(
+    values: np.ndarray, stored: torch.dtype, conversions: Sequence[torch.dtype]
+) -> np.ndarray:
     signed = np.ascontiguousarray(values).view(
         f"i{stored.itemsize}" if stored.itemsize > 1 else "u1"
     )
     if not signed.flags.writeable:
         signed = signed.copy()
-    return words_of(torch.from_numpy(signed).view(stored).to(dtype))
+    return words_of(reduce(torch.Tensor.to, conversions, torch.from_numpy(signed).view(stored)))
 
 
 def _part(x: RaggedTensor) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,7 +70,9 @@ def _map(lead: Lead) -> ExampleMap | None:
 def _cut(lead: Grid) -> ExampleMap:
     """Return the map of some examples whose rows are numbered 0, 1, 2, ... already."""
     chosen = as_array(lead.examples)
-    return of_lengths(lead.lengths(), run=lead.map.run[chosen], example=lead.map.example[chosen])
+    found = of_lengths(lead.lengths(), run=lead.map.run[chosen], example=lead.map.example[chosen])
+    # of no examples, too
+    return replace(found, longest=lead.shape[1])
 
 
 _POSITIONS = 2
@@ -162,7 +164,8 @@ def joined_maps(maps: Sequence[ExampleMap], starts: np.ndarray, *, runs: np.ndar
         found.lengths,
         found.offsets,
         *segments,
-        found.longest,
+        # of no examples, torch keeps the size of the other dimensions
+        found.longest if len(found) else max((one.longest for one in maps), default=0),
     )
 
 

@@ -56,6 +56,8 @@ class LazyBase:
     ) -> Self:
         """Return it with another dtype, device, or both; converted when it is loaded.
 
+        As often as was said: `x.bool().float()` is ones and zeros, as in torch.
+
         Cost: reads nothing.
 
         Raises:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lazycache.cache.calls import one_call
+from lazycache.cache.expressions import converted
 from lazycache.cache.gather import empty
 from lazycache.cache.indexing import expand, index_array, is_array, normalise, split
 from lazycache.cache.lazy_base import LazyBase
@@ -26,7 +27,7 @@ from lazycache.cache.plan import Rows, as_array
 from lazycache.cache.reductions import Reductions
 from lazycache.cache.row_queries import RowQueries
 from lazycache.cache.selection import Dense, Grid, Lead
-from lazycache.cache.source import Source
+from lazycache.cache.source import Source, holds
 from lazycache.cache.torch_names import TorchNames
 from lazycache.cache.units import Units, as_map, of_map, unit_map
 from lazycache.codec.dtypes import by_name
@@ -244,6 +245,12 @@ class LazyTensor(Loads, Reductions, RowOperators, RowQueries, TorchNames, LazyBa
         return self._shown(shape, f"{self.nbytes:,} bytes")
 
     def _read_as(self, dtype: torch.dtype | None, device: torch.device | None) -> LazyTensor:
+        mine = self._dtype
+        if mine is not None and dtype is not None and dtype != mine:
+            stored = by_name(self._source.spec.dtype).torch
+            if not holds(mine, stored):
+                # as in torch: what the one dtype has rounded, another one does not bring back
+                return converted(self, dtype)._read_as(None, device)  # noqa: SLF001  # own class
         return LazyTensor(
             self._source, lead=self._lead, units=self._units, dtype=dtype, device=device
         )

@@ -12,6 +12,7 @@ from lazycache.cache.head_names import parse
 from lazycache.cache.key_forms import GRADIENT, KeyForm, key_form
 from lazycache.cache.meanings import Meaning
 from lazycache.cache.module_paths import raw_name, sites_at
+from lazycache.catalog.name_patterns import is_pattern
 from lazycache.catalog.natural import natural_key
 from lazycache.catalog.run_info import layer_count, says_positions_are_added
 from lazycache.errors import SiteNotFoundError, nearest
@@ -170,12 +171,20 @@ def _not_found(key: object, form: KeyForm | None, meanings: Sequence[Meaning], n
     meant = meanings[-1] if meanings else None
     if form is None or meant is None or (meant.kind == form.kind and not isinstance(key, tuple)):
         there = nearest(str(key), map(str, names.there))
-        raise SiteNotFoundError(f"there is no site {key!r} in {names.where}. {there}")
+        raise SiteNotFoundError(
+            f"there is no site {key!r} in {names.where}. {there}{_several(key)}"
+        )
     site = _template(form, meant)
     name = _at_layer(site, form.layer, names) or site.format(form.layer)
     raise SiteNotFoundError(
         f"{key!r} means {name!r}, which is not in {names.where}. {_alike(site, name, names)}"
     )
+
+
+def _several(key: object) -> str:
+    if not isinstance(key, str) or not is_pattern(key):
+        return ""
+    return f" A pattern names several: cache.stack({key!r}), or cache.keys({key!r})."
 
 
 def _filled(instead: str, form: KeyForm | None) -> str:

@@ -27,7 +27,8 @@ class OverDatasets(CacheState):
         """The dataset behind it.
 
         Raises:
-            NoDatasetError: there is none, or there are several: see `datasets`. `hasattr` says so too.
+            NoDatasetError: there is none, or there are several: see `datasets`. To `hasattr`, then,
+                it is not there.
         """
         if len(self.datasets) == 1:
             return self.datasets[0]

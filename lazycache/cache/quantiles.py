@@ -123,7 +123,10 @@ def quantile(q: float | Sequence[float] | torch.Tensor, interpolation: str) -> Q
         raise SelectionError(
             f"interpolation {interpolation!r}: one of {', '.join(get_args(Interpolation))}."
         )
-    asked = torch.as_tensor(q, dtype=torch.float64, device="cpu")
+    try:
+        asked = torch.as_tensor(q, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        asked = torch.empty(0)
     if asked.ndim > 1 or not asked.numel() or not bool(((asked >= 0) & (asked <= 1)).all()):
         raise SelectionError(f"quantile({q!r}): a number from 0 to 1, or some of them in a list.")
     return Quantile(tuple(asked.reshape(-1).tolist()), interpolation, single=not asked.ndim)  # type: ignore[arg-type]  # looked at above

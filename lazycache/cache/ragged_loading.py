@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -38,8 +39,13 @@ def extents(source: Source, selection: RaggedSelection) -> np.ndarray:
     return found
 
 
-def each(source: Source, selection: RaggedSelection, sizes: np.ndarray) -> Iterator[torch.Tensor]:
-    """Yield [heads, queries, keys] of each example, in the stored dtype; `sizes` are `extents`.
+def each(
+    source: Source,
+    selection: RaggedSelection,
+    sizes: np.ndarray,
+    conversions: Sequence[torch.dtype],
+) -> Iterator[torch.Tensor]:
+    """Yield [heads, queries, keys] of each example, converted; `sizes` are `extents`.
 
     Cost: what is wanted of examples of up to 64 MB, or of one, is in memory at a time.
 
@@ -53,7 +59,8 @@ def each(source: Source, selection: RaggedSelection, sizes: np.ndarray) -> Itera
     values = np.maximum(selected, sizes * source.spec.shape[0])
     nbytes = selection.lengths * values * itemsize
     for part in batches(nbytes, most=BATCH_BYTES):
-        yield from _batch(source, selection, range(part.start, part.stop), sizes)
+        for values in _batch(source, selection, range(part.start, part.stop), sizes):
+            yield reduce(torch.Tensor.to, conversions, values)
 
 
 def _batch(
@@ -122,8 +129,8 @@ def stacked(
     source: Source,
     selection: RaggedSelection,
     sizes: np.ndarray,
+    conversions: Sequence[torch.dtype],
     *,
-    dtype: torch.dtype,
     fill: float = 0,
     left: bool = False,
 ) -> torch.Tensor:
@@ -135,10 +142,11 @@ def stacked(
     """
     counts = selection.keys.counts(sizes)
     most = (int(selection.lengths.max(initial=0)), int(counts.max(initial=0)))
-    out = empty((len(selection.numbers), selection.heads.size, *most), dtype)
+    out = empty((len(selection.numbers), selection.heads.size, *most), conversions[-1])
     if (selection.lengths < most[0]).any() or (counts < most[1]).any():
         out.fill_(fill)
-    for target, values in zip(out, each(source, selection, sizes), strict=True):
+    found = each(source, selection, sizes, conversions)
+    for target, values in zip(out, found, strict=True):
         first = [most[d] - values.shape[d + 1] if left else 0 for d in (0, 1)]
         target[:, first[0] :, first[1] :][:, : values.shape[1], : values.shape[2]] = values
     return out

@@ -50,9 +50,11 @@ class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, La
         selection: RaggedSelection | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
+        through: tuple[torch.dtype, ...] = (),
     ) -> None:
         super().__init__(source, dtype, device)
         self._selection = selection
+        self._through = through
 
     @property
     def selection(self) -> RaggedSelection:
@@ -62,6 +64,11 @@ class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, La
             examples = self._source.examples()
             self._selection = RaggedSelection.of_examples(examples, heads=heads)
         return self._selection
+
+    @property
+    def conversions(self) -> tuple[torch.dtype, ...]:
+        """What stored values are converted to, one after the other. For this package."""
+        return (*self._through, self.dtype)
 
     @property
     def shape(self) -> torch.Size:
@@ -133,7 +140,11 @@ class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, La
 
     def _view(self, selection: RaggedSelection) -> RaggedTensor:
         return RaggedTensor(
-            self._source, selection=selection, dtype=self._dtype, device=self._device
+            self._source,
+            selection=selection,
+            dtype=self._dtype,
+            device=self._device,
+            through=self._through,
         )
 
     def __len__(self) -> int:
@@ -156,13 +167,20 @@ class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, La
         return self._shown(shown)
 
     def _read_as(self, dtype: torch.dtype | None, device: torch.device | None) -> RaggedTensor:
-        return RaggedTensor(self._source, selection=self._selection, dtype=dtype, device=device)
+        through = self._through
+        if self._dtype is not None and dtype != self._dtype:
+            # as in torch: what the one dtype has rounded, another one does not bring back
+            through = self.conversions
+        return RaggedTensor(
+            self._source, selection=self._selection, dtype=dtype, device=device, through=through
+        )
 
     def _selected(self) -> dict[str, Any]:
         chosen = self._selection
+        fields: dict[str, Any] = {"through": self._through}
         if chosen is None:
-            return {}
-        fields = {name: getattr(chosen, name) for name in ("examples", "heads", "queries", "keys")}
+            return fields
+        fields |= {name: getattr(chosen, name) for name in ("examples", "heads", "queries", "keys")}
         if _of_all(chosen, self._source):
             # these groups are there where the dataset is opened
             return fields
@@ -170,11 +188,13 @@ class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, La
 
     @classmethod
     def _restored(cls, source: Source, selected: dict[str, Any]) -> RaggedTensor:
-        if not selected:
-            return cls(source)
-        if "groups" not in selected:
-            selected = {**selected, "groups": ExampleGroups(source.examples())}
-        return cls(source, selection=RaggedSelection(**selected))
+        through = selected["through"]
+        fields = {name: value for name, value in selected.items() if name != "through"}
+        if not fields:
+            return cls(source, through=through)
+        if "groups" not in fields:
+            fields["groups"] = ExampleGroups(source.examples())
+        return cls(source, selection=RaggedSelection(**fields), through=through)
 
     def load(self, device: torch.device | str | None = None) -> torch.Tensor:
         """Read the selection into a tensor: of one example [heads, query, key].
@@ -230,12 +250,12 @@ class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, La
     def _dense(self, *, fill: float, side: Side = "right") -> torch.Tensor:
         chosen = self.selection
         if len(chosen.numbers) == 1:
-            (values,) = each(self._source, chosen, self._sizes)
-            dense = values[None].to(self.dtype)
+            (values,) = each(self._source, chosen, self._sizes, self.conversions)
+            dense = values[None]
         else:
             left = side == "left"
             dense = stacked(
-                self._source, chosen, self._sizes, dtype=self.dtype, fill=fill, left=left
+                self._source, chosen, self._sizes, self.conversions, fill=fill, left=left
             )
         return self._cut(dense.to(self.device))
 
@@ -265,8 +285,8 @@ class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, La
             >>> [tuple(values.shape) for values in pattern_cache()["pattern_0"].chunks()]
             [(2, 2, 2), (2, 3, 3), (2, 1, 1)]
         """
-        for values in each(self._source, self.selection, self._sizes):
-            cut = self._cut(values.to(device=self.device, dtype=self.dtype)[None])
+        for values in each(self._source, self.selection, self._sizes, self.conversions):
+            cut = self._cut(values.to(self.device)[None])
             yield cut if self.selection.removed[0] else cut[0]
 
     @cached_property

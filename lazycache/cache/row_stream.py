@@ -88,7 +88,9 @@ class RowStream:
         """Return [rows, kept] of a block: its reduced units are further rows, in order."""
         moved = block.movedim([d + 1 for d in self.reduced], list(range(1, len(self.reduced) + 1)))
         # not -1: of no units there may be rows all the same
-        return moved.reshape(len(block) * math.prod(self._entry[d] for d in self.reduced), self.units)
+        return moved.reshape(
+            len(block) * math.prod(self._entry[d] for d in self.reduced), self.units
+        )
 
     def map(
         self, work: Callable[[torch.Tensor], Result], parts: Iterable[Rows] | None = None

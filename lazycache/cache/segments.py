@@ -35,12 +35,14 @@ UNREAD = object()
 class Segments:
     """The parts of one key, in order."""
 
-    __slots__ = ("_info", "_parts", "_whole")
+    __slots__ = ("_has_entries", "_info", "_parts", "_whole")
 
     def __init__(self, parts: Sequence[Any], *, info: Any = NO_INFO, whole: Any = UNREAD) -> None:
         self._parts = list(parts)
         self._info = info
         self._whole = whole
+        # looked for once: `cat` asks each time, and parts may be many
+        self._has_entries = any(isinstance(part, StoredEntry) for part in self._parts)
 
     @classmethod
     def of(cls, value: Any) -> Self:
@@ -66,12 +68,13 @@ class Segments:
 
     def resolved(self) -> list[Any]:
         """Return the parts, after reading values of datasets that are no sites. No copy."""
-        if any(isinstance(part, StoredEntry) for part in self._parts):
+        if self._has_entries:
             with _JOINING:
                 known = [self._whole] if len(self._parts) == 1 else []
                 values = [v for v in known if v is not UNREAD] or list(map(read, self._parts))
                 self._take_info(values)
                 self._parts = list(map(_inner, values))
+                self._has_entries = False
         return self._parts
 
     def _take_info(self, values: Sequence[Any]) -> None:
@@ -170,9 +173,7 @@ class Segments:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # in memory as one value: parts that are views would each take the whole with them
-        as_stored = any(isinstance(part, StoredEntry) for part in self._parts) and (
-            self._whole is UNREAD or isinstance(self._whole, Lazy)
-        )
+        as_stored = self._has_entries and (self._whole is UNREAD or isinstance(self._whole, Lazy))
         parts = self._parts if self.stored or as_stored else [self.value()]
         info = (self._info,) if self.has_info and self.stored else ()
         return _rebuilt, (parts, info)

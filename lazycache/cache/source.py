@@ -133,6 +133,26 @@ def targets(
     return (*dtypes, None)[0], (*devices, None)[0]
 
 
+def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether values of another dtype are what they were once they are converted to this one.
+
+    Example:
+        >>> holds(torch.float32, torch.bfloat16), holds(torch.float16, torch.bfloat16)
+        (True, False)
+    """
+    if other in (dtype, torch.bool):
+        return True
+    if dtype == torch.bool or (other.is_floating_point and not dtype.is_floating_point):
+        return False
+    if other.is_floating_point:
+        mine, theirs = torch.finfo(dtype), torch.finfo(other)
+        return mine.eps <= theirs.eps and mine.max >= theirs.max
+    whole = torch.iinfo(other)
+    if dtype.is_floating_point:
+        return max(-whole.min, whole.max) <= 2 / torch.finfo(dtype).eps
+    return torch.iinfo(dtype).min <= whole.min and whole.max <= torch.iinfo(dtype).max
+
+
 def not_pickled(what: object, opening: str) -> LazycacheError:
     """Return the error for pickling or copying what only refers to a dataset."""
     return LazycacheError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -218,8 +219,9 @@ class StoredSites:
 
     def has_token_ids(self, name: object) -> bool:
         """Whether `name` is that of the ids of the tokens, and these were stored."""
-        is_site = isinstance(name, str) and name in self._sites
-        return name == INPUT_IDS and not is_site and TOKEN_ID in self.snapshot.columns(TOKENS)
+        if not isinstance(name, str) or name != INPUT_IDS or name in self._sites:
+            return False
+        return TOKEN_ID in self.snapshot.columns(TOKENS)
 
     def _token_ids(self) -> LazyTensor:
         source = Source(
@@ -282,6 +284,7 @@ class StoredSites:
         Raises:
             QueryError: no such column, names the nearest; or not one expression.
         """
+        params = copy(params)  # what the caller does to them later comes too late
         found = object.__new__(type(self))
         found.__dict__.update(self.__dict__)
         found.restriction = self.restriction_by(condition, params)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.catalog.entry_records import MOST_DIMS, can_be
 from lazycache.codec.dtypes import DTYPES, as_bytes, by_name, of_tensor, of_torch
 from lazycache.errors import UnsupportedDtypeError
 
@@ -52,6 +53,8 @@ def leaf_of_tensor(tensor: torch.Tensor) -> Leaf:
     """
     if tensor.is_meta:
         raise UnsupportedDtypeError("a tensor on the device meta has no values to save.")
+    if tensor.is_nested:
+        raise UnsupportedDtypeError("a nested tensor cannot be saved: save the list of its parts.")
     dtype, shape, plain = of_tensor(tensor), tuple(tensor.shape), tensor.detach()
     lead = _lead(shape, dtype.itemsize)
     copied = plain.device.type != "cpu" or not plain.is_contiguous()
@@ -68,7 +71,14 @@ def leaf_of_array(array: np.ndarray) -> Leaf:
     """Return how a numpy array is stored: as a tensor, or as bytes where torch lacks the dtype.
 
     Cost: nothing now. Written, an array that is not row-major in memory is copied.
+
+    Raises:
+        UnsupportedDtypeError: more dimensions than can be read again.
     """
+    if array.ndim > MOST_DIMS:
+        raise UnsupportedDtypeError(
+            f"an array of {array.ndim} dimensions cannot be saved: {MOST_DIMS} are the most."
+        )
     name = _NUMPY.get(array.dtype)
     shape, itemsize = (array.shape, array.itemsize) if name else ((array.nbytes,), 1)
     lead = _lead(shape, itemsize)
@@ -108,6 +118,11 @@ def _lead(shape: tuple[int, ...], itemsize: int) -> int:
 
     Without values all of them do: a row of no bytes would have no place.
     """
+    if not can_be(shape):
+        raise UnsupportedDtypeError(
+            f"a tensor of {len(shape)} dimensions and shape {shape} cannot be saved: up to "
+            f"{MOST_DIMS} dimensions can be read again."
+        )
     lead = min(1, len(shape)) if math.prod(shape) else len(shape)
     while lead < len(shape) and math.prod(shape[lead:]) * itemsize > CHUNK_BYTES:
         lead += 1

@@ -58,8 +58,8 @@ def topk(x: LazyTensor, k: int, *, largest: bool) -> TopK:
         SelectionError: there are fewer rows.
     """
     stream = by_rows(x)
-    if not 1 <= k <= stream.rows:
-        raise SelectionError(f"topk({k}) of {stream.rows:,} rows: k is from 1 to their number.")
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= stream.rows:
+        raise SelectionError(f"topk({k!r}) of {stream.rows:,} rows: k is from 1 to their number.")
     total = Top(k, stream.units, x.dtype, largest=largest)
     covered = covering(stream) if largest else None
     for rows in row_parts(x) if covered is None else _beside(total, covered, k):

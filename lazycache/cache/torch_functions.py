@@ -42,6 +42,9 @@ _NORMS: dict[Callable[..., Any], str] = {
 }
 """And the name of the order."""
 
+_DIVIDED = ("var", "std")
+"""They take how to divide: `unbiased` behind the dimension, or a `correction`."""
+
 _JOINING = {torch.cat, torch.concat, torch.concatenate, torch.stack, torch.vstack, torch.hstack}
 
 OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -69,7 +72,6 @@ OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 """What torch calls for `tensor + lazy`, and the operator that it stands for."""
 
-_DIVIDED = {"var", "std"}
 _DIM = ("dim", "axis")
 _KEEP = ("keepdim", "keepdims")
 
@@ -127,12 +129,14 @@ def _streamed(
         op = _EXTREMES[func]
     if func in _NORMS:
         op, args, kwargs = _norm(func, args, kwargs)
+    options: dict[str, Any] = {}
+    if op in _DIVIDED:
+        args, kwargs, options["correction"] = _divided(args, kwargs)
     taken = _dims(args, kwargs) if op else None
-    # behind the dimension, var and std take how to divide
-    if taken is None or (op in _DIVIDED and len(args) > 1):
+    if taken is None:
         return None
     dim, keepdim = taken
-    found = getattr(x, op)(dim, keepdim=keepdim)
+    found = getattr(x, op)(dim, keepdim=keepdim, **options)
     if not isinstance(found, torch.Tensor):
         # of each row, which the method leaves lazy: the function gives numbers
         within_budget([found], what=f"torch function {_name(func)!r}")
@@ -159,6 +163,18 @@ def _norm(
     # torch.norm hands on what it was not given, as None
     left = {k: v for k, v in kwargs.items() if k != name and (k in _DIM or v is not None)}
     return op, rest, left
+
+
+def _divided(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Return the arguments of var or std without what says how to divide, and the correction."""
+    left = {k: v for k, v in kwargs.items() if k not in {"unbiased", "correction"}}
+    by: Any = kwargs.get("unbiased", kwargs.get("correction"))
+    place = 0 if args and isinstance(args[0], bool) else 1
+    if len(args) > place:
+        by, args = args[place], args[:place] + args[place + 1 :]
+    return args, left, 1 if by is None else by
 
 
 def _dims(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool] | None:

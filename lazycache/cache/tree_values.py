@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import sys
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -100,15 +101,25 @@ def _read_items(decoder: Decoder, content: Any) -> dict[Any, Any]:
 def _read_array(decoder: Decoder, content: Any) -> np.ndarray:
     number, dtype, shape = content
     raw = as_bytes(decoder.tensor(number).contiguous())
-    array = np.frombuffer(raw, _numpy(dtype)) if raw.nbytes else np.empty(0, _numpy(dtype))
+    array = _viewed(raw, dtype) if raw.nbytes else np.empty(0, _numpy(dtype))
     found: np.ndarray = array.reshape(shape)
     return found
 
 
 def _read_scalar(_: Decoder, content: Any) -> Any:
     dtype, raw = content
-    (value,) = np.frombuffer(bytes.fromhex(raw), _numpy(dtype))
+    (value,) = _viewed(bytes.fromhex(raw), dtype)
     return value
+
+
+def _viewed(raw: Any, name: Any) -> np.ndarray:
+    """Return bytes as an array of a dtype."""
+    dtype = _numpy(name)
+    if dtype.kind == "U":  # numpy takes any word for a character, and stumbles over it later
+        words = np.frombuffer(raw, np.dtype("u4").newbyteorder(dtype.byteorder))
+        if words.max(initial=0) > sys.maxunicode:
+            raise CorruptShardError("an array of texts with words that are no characters")
+    return np.frombuffer(raw, dtype)
 
 
 def _numpy(name: Any) -> np.dtype:
@@ -129,7 +140,7 @@ def _read_noted(decoder: Decoder, content: Any) -> ValueWithInfo:
 
 
 def _read_dtype(_: Decoder, content: Any) -> torch.dtype:
-    dtype = getattr(torch, content, None)
+    dtype = vars(torch).get(content)  # not getattr, which imports what it is asked for
     if not isinstance(dtype, torch.dtype):
         raise CorruptShardError(f"not a dtype: {content!r:.80}")
     return dtype

@@ -57,9 +57,19 @@ def newest(sites: StoredSites) -> StoredSites:
     return sites.showing(snapshot, io=sites.io)
 
 
-def _newer(sites: StoredSites) -> Sequence[Commit]:
+def check_same(sites: StoredSites) -> None:
+    """Refuse a dataset that was replaced since it was opened. Reads its identity.
+
+    Raises:
+        StorageError: another dataset is there.
+        DatasetNotFoundError: none is there.
+    """
     if read_identity(sites.store).uuid != sites.snapshot.identity.uuid:
         raise StorageError(
             f"{sites.url} is another dataset by now: it was replaced. Open it with lc.open(url)."
         )
+
+
+def _newer(sites: StoredSites) -> Sequence[Commit]:
+    check_same(sites)
     return CommitLog(sites.store).read(after=sites.version)

@@ -21,8 +21,21 @@ MOST_TREE_BYTES = 256 << 20
 MOST_ROW_BYTES = 1 << 30
 """Bytes of a row of a tensor's file, and so of a page, which says its size in 32 bits."""
 
+MOST_DIMS = 32
+"""Dimensions of a tensor."""
+
+_MOST_ROWS = 1 << 59  # numpy holds as many row numbers
 _ITEM_BYTES = {dtype.name: dtype.itemsize for dtype in DTYPES}
-_MOST_DIMS = 32
+
+
+def can_be(shape: Sequence[int]) -> bool:
+    """Whether a tensor may have this shape: 32 dimensions, and sizes that arrays can have.
+
+    Example:
+        >>> can_be((3, 4)), can_be((1 << 60, 0)), can_be((1,) * 33)
+        (True, False, False)
+    """
+    return len(shape) <= MOST_DIMS and prod(max(1, size) for size in shape) <= _MOST_ROWS
 
 
 def encode_entry(entry: EntryRef) -> dict[str, Any]:
@@ -86,7 +99,7 @@ def check_entry(entry: EntryRef) -> None:
 def _check_tensor(name: str, tensor: TensorRef) -> None:
     size, dims = _ITEM_BYTES.get(tensor.dtype), len(tensor.shape)
     what = f"Entry {name!r}: a tensor of {tensor.dtype} and shape {tensor.shape}"
-    if size is None or dims > _MOST_DIMS or tensor.lead > dims:
+    if size is None or not can_be(tensor.shape) or tensor.lead > dims:
         raise CorruptShardError(f"{what}, {tensor.lead} dimensions of it rows, cannot be read.")
     rows, row = prod(tensor.shape[: tensor.lead]), prod(tensor.shape[tensor.lead :]) * size
     if (tensor.path is None) != (rows * row == 0):

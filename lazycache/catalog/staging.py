@@ -6,13 +6,13 @@ meanwhile leaves files that no record names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from lazycache.catalog.identity import create_dataset
 from lazycache.catalog.log import CommitLog
-from lazycache.errors import StorageError
+from lazycache.errors import CommitConflictError, DatasetExistsError, StorageError
 from lazycache.storage.layout import IDENTITY, LOG_PREFIX
 from lazycache.storage.store import ObjectInfo, Store, Upload
 from lazycache.types import Commit
@@ -121,21 +121,47 @@ def publish(
             its other files when the new one is visible.
 
     Raises:
-        StorageError: the store failed. What it then holds is what was there, or a dataset with
-            fewer commits, or with none.
+        StorageError: the store failed. What it then holds is what was there, or, if it could not
+            be put back either, a dataset with fewer commits, or with none.
         DatasetExistsError: another process has made it a dataset meanwhile.
     """
-    log_before = sorted((p for p in replaced if p.startswith(LOG_PREFIX)), reverse=True)
-    for path in log_before:
+    before = {path: store.get(path) for path in replaced if _is_held(path)}
+    try:
+        _become(store, commits, before, create=create)
+    except (DatasetExistsError, CommitConflictError):  # what is there now is of others
+        raise
+    except BaseException:
+        _put_back(store, before)
+        raise
+    for path in replaced:
+        if not _is_held(path):
+            with suppress(StorageError):  # no record names it any more: it is never read
+                store.delete(path)
+
+
+def _become(
+    store: Store, commits: Sequence[Commit], before: Mapping[str, bytes], *, create: bool
+) -> None:
+    """Remove the identity and the log that were there, and write new ones."""
+    for path in sorted(before.keys() - {IDENTITY}, reverse=True):
         store.delete(path)
-    if replaced:
+    if before:
         store.delete(IDENTITY)
     if create:
         create_dataset(store)
     log = CommitLog(store)
     for base, commit in enumerate(commits):
         log.append(commit, base=base, validate=None)
-    for path in replaced:
-        if not _is_held(path):
-            with suppress(StorageError):  # no record names it any more: it is never read
+
+
+def _put_back(store: Store, before: Mapping[str, bytes]) -> None:
+    """Show the dataset again that was to be replaced, as far as the store lets us."""
+    if not before:
+        return
+    with suppress(StorageError, FileNotFoundError):  # there is an error to tell
+        now = {info.path for info in store.list("") if _is_held(info.path)}
+        for path in sorted(now, reverse=True):
+            if store.get(path) != before.get(path):
                 store.delete(path)
+        for path in (IDENTITY, *sorted(before.keys() - {IDENTITY})):
+            store.put_if_absent(path, before[path])

@@ -44,7 +44,7 @@ def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
 
     Raises:
         DatasetExistsError: a dataset with rows is there and neither `resume` nor `overwrite` is
-            said, or the folder holds files of another kind.
+            said, or the folder holds files of another kind, which `overwrite` never removes.
     """
     try:
         identity = read_identity(store)
@@ -56,6 +56,7 @@ def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
             ) from None
         return Target(None, replace=False, resume=resume)
     if overwrite:
+        _check_own(store)
         return Target(None, replace=True, resume=resume)
     snapshot = Snapshot.replay(identity, CommitLog(store).read())
     if snapshot.version and not resume:
@@ -76,13 +77,17 @@ def remove_dataset(store: Store) -> None:
         DatasetExistsError: it also holds files of another kind; nothing is removed.
     """
     read_identity(store)
-    if foreign := foreign_files(store):
-        raise DatasetExistsError(
-            f"{store.url} holds files that are not of its dataset ({foreign}); nothing was "
-            "removed. Move them away, or choose another folder."
-        )
+    _check_own(store)
     paths = [info.path for info in store.list("")]
     log = sorted((path for path in paths if path.startswith(LOG_PREFIX)), reverse=True)
     data = [path for path in paths if path.startswith(FILE_PREFIXES)]
     for path in (*log, *data, IDENTITY):
         store.delete(path)
+
+
+def _check_own(store: Store) -> None:
+    if foreign := foreign_files(store):
+        raise DatasetExistsError(
+            f"{store.url} holds files that are not of its dataset ({foreign}); nothing was "
+            "removed. Move them away, or choose another folder."
+        )

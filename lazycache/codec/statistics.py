@@ -136,7 +136,8 @@ def read_blocks(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> Chunk
     Cost: one ranged read, about 30 bytes for each block and unit. Nothing but counts is copied.
 
     Raises:
-        CorruptShardError: the bytes do not have the checksum that the log recorded.
+        CorruptShardError: the file is missing, the bytes do not have the checksum that the log
+            recorded, or say what cannot be.
         StorageError: the file cannot be read.
     """
     stats = shard.stats
@@ -144,12 +145,16 @@ def read_blocks(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> Chunk
         return None
     (found,) = _read(stats.path, [stats.blocks], spec, BLOCK_COLUMNS, get_ranges)
     rows = _block_rows(shard, stats.chunks)
+    nans, pos_infs, neg_infs = (_integers(found[n]) for n in ("nans", "pos_infs", "neg_infs"))
+    least = np.minimum(np.minimum(nans, pos_infs), neg_infs)
+    odd = nans + pos_infs + neg_infs
+    _check((least >= 0) & (odd <= rows[:, None]), "counts of values beyond their rows", stats.path)
     return ChunkStatistics(
         starts=np.cumsum(rows) - rows,
         rows=rows,
-        nans=_integers(found["nans"]),
-        pos_infs=_integers(found["pos_infs"]),
-        neg_infs=_integers(found["neg_infs"]),
+        nans=nans,
+        pos_infs=pos_infs,
+        neg_infs=neg_infs,
         min=found["min"],
         max=found["max"],
         sum=found["sum"],
@@ -186,7 +191,9 @@ def read_top(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> TopRows 
     if stats is None or stats.top is None:
         return None
     (found,) = _read(stats.path, [stats.top], spec, TOP_COLUMNS, get_ranges)
-    return TopRows(found["top_value"], _integers(found["top_row"]))
+    rows = _integers(found["top_row"])
+    _check((rows >= -1) & (rows < shard.rows), "ranks of rows that are not there", stats.path)
+    return TopRows(found["top_value"], rows)
 
 
 def _read(
@@ -197,11 +204,23 @@ def _read(
     get_ranges: GetRanges,
 ) -> list[dict[str, torch.Tensor]]:
     ranges = [part_range(part, spec, columns) for part in parts]
-    pairs = zip(parts, get_ranges(path, ranges), strict=True)
+    try:
+        found = get_ranges(path, ranges)
+    except FileNotFoundError as exc:
+        raise CorruptShardError(
+            f"statistics {path} of site {spec.name!r} are missing: restore the file from a copy."
+        ) from exc
+    pairs = zip(parts, found, strict=True)
     return [
         _decode(path, part, data, start=start, spec=spec, columns=columns)
         for (part, data), (start, _) in zip(pairs, ranges, strict=True)
     ]
+
+
+def _check(possible: np.ndarray | np.bool_, what: str, path: str) -> None:
+    """Refuse numbers that no shard has; a file may have the right checksum and lie."""
+    if not np.all(possible):
+        raise CorruptShardError(f"statistics {path} have {what}, which cannot be.")
 
 
 def _decode(

@@ -1,27 +1,23 @@
-"""The greatest values of each unit and their rows, while rows go by. For one thread.
+"""The greatest values of each unit and their rows, while chunks go by. For one thread.
 
-Whoever has enough values of a unit needs only what is greater than the least of them: a look at the
-maximum of 128 rows tells for nearly all units that they hold nothing new.
+The 32 greatest values of a chunk lie in the 32 groups of rows with the greatest maxima; of equal
+ones, in the first. So whatever the order of the values, few of them are looked at, and of units
+that had greater ones before, next to none.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
 from lazycache.codec.statistics import TOP_ROWS
+from lazycache.writer.numbers import Numbers
+from lazycache.writer.tiles import GROUP_ROWS, parts_of
 
-_MANY = 2 * TOP_ROWS  # candidates of each unit, on average, that are sorted at once
-_WORTH = TOP_ROWS // 2  # so few are left until there are more
-
-
-class _Candidates(NamedTuple):
-    """Values that may be among the greatest; rows ascend within each unit."""
-
-    unit: np.ndarray
-    value: np.ndarray
-    row: np.ndarray
+_VALUES = 1 << 17  # that are looked at at once, so that they stay in the processor's cache
+_MOST_GROUPS = 2 * TOP_ROWS  # of a unit, where some are equal
+_WITHIN = np.arange(GROUP_ROWS)
 
 
 class Greatest:
@@ -29,12 +25,12 @@ class Greatest:
 
     Args:
         units: How many units.
-        dtype: Of the tiles: float32, float64, int64 or uint64.
+        numbers: Makes numbers of values.
 
     Example:
-        >>> greatest = Greatest(2, np.dtype("float32"))
-        >>> tile = np.array([[1, 5], [3, 5], [2, -np.inf]], np.float32)
-        >>> greatest.add(tile, tile.max(axis=0), row=0)
+        >>> greatest = Greatest(2, Numbers("float32"))
+        >>> rows = np.array([[1, 5], [3, 5], [2, -np.inf]], np.float32)
+        >>> greatest.add([rows], rows.max(axis=0, keepdims=True), row=0)
         >>> values, rows = greatest.take()
         >>> rows
         array([[ 1,  0],
@@ -42,108 +38,144 @@ class Greatest:
                [ 0, -1]], dtype=int32)
     """
 
-    def __init__(self, units: int, dtype: np.dtype) -> None:
-        lowest = dtype.type(-np.inf if dtype.kind == "f" else np.iinfo(dtype).min)
-        self._values = np.full((units, TOP_ROWS), lowest, dtype)
-        self._rows = np.full((units, TOP_ROWS), -1, np.int32)
-        self._above = np.full(units, lowest, dtype)  # what is not above it is not wanted
-        self._fresh: list[_Candidates] = []
-        self._waiting = 0  # candidates in `_fresh`
-        self._met = 0  # candidates since `settle`
+    def __init__(self, units: int, numbers: Numbers) -> None:
+        self._numbers = numbers
+        dtype = numbers.dtype
+        self._lowest = -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+        self._values = np.full((units, TOP_ROWS), self._lowest, dtype)
+        # no two are equal, or partitions become slow
+        self._rows = np.tile(-1 - np.arange(TOP_ROWS, dtype=np.int32), (units, 1))
+        self._least = self._values[:, 0].copy()  # of those that are kept
         self._seen = 0
-        self.is_busy = True
-        """Whether so much was new that it is worth to `expect`."""
 
-    def expect(self, maxima: np.ndarray) -> None:
-        """Say what is to come, so that less of it has to be looked at.
+    def add(self, runs: Sequence[np.ndarray], maxima: np.ndarray, *, row: int) -> None:
+        """Look at the next chunk.
 
         Args:
-            maxima: [groups, units]: maxima of disjoint groups of the rows that come next. As many
-                values as there are groups are at least as large as the least of them.
-        """
-        if len(maxima) < TOP_ROWS:
-            return
-        bound = np.partition(maxima, len(maxima) - TOP_ROWS, axis=0)[len(maxima) - TOP_ROWS]
-        np.maximum(self._above, _below(bound), out=self._above)
-
-    def add(self, tile: np.ndarray, high: np.ndarray, *, row: int) -> None:
-        """Look at the next rows.
-
-        Args:
-            tile: [rows, units]; -Inf where a value does not count.
-            high: The maximum of each unit.
+            runs: Its rows.
+            maxima: [groups, units]: the greatest finite value of every `GROUP_ROWS` rows of each
+                run; -Inf where there is none.
             row: The first row.
-        """
-        # the least integer is above nothing
-        everything = tile.dtype.kind != "f" and self._seen < TOP_ROWS
-        self._seen += len(tile)
-        units = np.arange(len(high)) if everything else np.flatnonzero(high > self._above)
-        if not len(units):
-            return
-        if 2 * len(units) > len(high):  # only of few columns a copy is faster
-            units = np.arange(len(high))
-        values = tile if len(units) == len(high) else tile.take(units, axis=1)
-        wanted = np.ones(values.shape, np.bool_) if everything else values > self._above[units]
-        place, column = np.divmod(np.flatnonzero(wanted), len(units))
-        rows = (place + row).astype(np.int32)
-        self._fresh.append(_Candidates(units[column], values[place, column], rows))
-        self._waiting += len(rows)
-        self._met += len(rows)
-        if self._waiting > _MANY * len(high):
-            self._sort()
 
-    def settle(self) -> None:
-        """Learn what later rows have to exceed; for now and then."""
-        self.is_busy, self._met = self._met > _WORTH * len(self._above), 0
-        if self._waiting > _WORTH * len(self._above):
-            self._sort()
+        Cost: one look at every maximum, and at 512 values of a unit at most.
+        """
+        wanted = maxima > self._least
+        if self._values.dtype.kind != "f" and self._seen < TOP_ROWS:
+            wanted[:] = True  # the least integer is above nothing
+        counts = np.count_nonzero(wanted, axis=0)
+        parts = -(-int(np.minimum(counts, _MOST_GROUPS).sum()) * GROUP_ROWS // _VALUES)
+        for units in np.array_split(np.flatnonzero(counts), max(1, parts)):
+            if len(units):
+                self._part(runs, wanted[:, units], maxima, units, row)
+        self._seen += sum(len(run) for run in runs)
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Return values and rows, [ranks, units] each, descending; the row of none is -1."""
-        self._sort()
         ranks = min(TOP_ROWS, self._seen)
-        values, rows = self._values[:, :ranks], self._rows[:, :ranks]
-        return np.ascontiguousarray(values.T), np.ascontiguousarray(rows.T)
+        order = np.lexsort((_unsigned(self._rows), _falling(self._values)), axis=1)[:, :ranks]
+        ordered = (np.take_along_axis(kept, order, axis=1) for kept in (self._values, self._rows))
+        values, rows = (np.ascontiguousarray(matrix.T) for matrix in ordered)
+        rows[(rows < 0) | (values == -np.inf)] = -1
+        return values, rows
 
-    def _sort(self) -> None:
-        """Find the greatest among those that there were and the candidates."""
-        unit, value, row = (np.concatenate(part) for part in zip(*self._all(), strict=True))
-        self._fresh, self._waiting = [], 0
-        order = _descending(value, row)
-        by_unit = unit[order].astype(np.min_scalar_type(len(self._above)))
-        order = order[np.argsort(by_unit, kind="stable")]
-        unit = unit[order]
-        counts = np.bincount(unit, minlength=len(self._above))
-        rank = np.arange(len(unit)) - (np.cumsum(counts) - counts)[unit]
-        kept = rank < TOP_ROWS
-        unit, rank, order = unit[kept], rank[kept], order[kept]
-        self._values[unit, rank] = value[order]
-        self._rows[unit, rank] = row[order]
-        full = np.flatnonzero(counts >= TOP_ROWS)
-        self._above[full] = self._values[full, TOP_ROWS - 1]
+    def _part(
+        self,
+        runs: Sequence[np.ndarray],
+        wanted: np.ndarray,
+        maxima: np.ndarray,
+        units: np.ndarray,
+        row: int,
+    ) -> None:
+        """Take the values of wanted groups of some units."""
+        _narrow(wanted, maxima, units)
+        group, line = np.divmod(np.flatnonzero(wanted), len(units))
+        place, most = _places(line)
+        shape = (len(units), TOP_ROWS + most * GROUP_ROWS)
+        values = np.full(shape, self._lowest, self._values.dtype)
+        rows = np.broadcast_to(-1 - np.arange(shape[1], dtype=np.int32), shape).copy()
+        values[:, :TOP_ROWS], rows[:, :TOP_ROWS] = self._values[units], self._rows[units]
+        start = 0
+        for run in runs:
+            stop = start + parts_of(len(run), GROUP_ROWS)
+            mine = slice(*np.searchsorted(group, (start, stop)))
+            if mine.start < mine.stop:
+                found = self._of_run(run, group[mine] - start, units[line[mine]], row)
+                for matrix, part in zip((values, rows), found, strict=True):
+                    groups = matrix[:, TOP_ROWS:].reshape(len(units), most, GROUP_ROWS)
+                    groups[line[mine], place[mine]] = part
+            row, start = row + len(run), stop
+        kept = _first(values, rows)
+        self._values[units] = best = np.take_along_axis(values, kept, axis=1)
+        self._rows[units] = np.take_along_axis(rows, kept, axis=1)
+        self._least[units] = best.min(axis=1)
 
-    def _all(self) -> list[_Candidates]:
-        unit, rank = np.nonzero(self._rows >= 0)
-        return [_Candidates(unit, self._values[unit, rank], self._rows[unit, rank]), *self._fresh]
+    def _of_run(
+        self, run: np.ndarray, group: np.ndarray, unit: np.ndarray, row: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return values and rows of groups; what does not count is the lowest value."""
+        flat, units = run.reshape(-1), run.shape[1]
+        at = (group * (GROUP_ROWS * units) + unit)[:, None] + _WITHIN * units
+        values = self._numbers.exact(flat.take(at, mode="clip"))
+        rows = (group * GROUP_ROWS + row).astype(np.int32)[:, None] + _WITHIN.astype(np.int32)
+        if len(run) % GROUP_ROWS:
+            behind = at >= len(flat)
+            values[behind] = self._lowest
+            rows[behind] |= np.int32(-(1 << 31))  # negative, and still no two are equal
+        if self._numbers.is_float:
+            finite = np.isfinite(values)
+            if not finite.all():
+                values[~finite] = -np.inf
+        return values, rows
 
 
-def _below(bound: np.ndarray) -> np.ndarray:
-    """Return the next smaller numbers; where there is none, the same."""
-    if bound.dtype.kind == "f":
-        below: np.ndarray = np.nextafter(bound, -np.inf, dtype=bound.dtype)
-        return below
-    lower: np.ndarray = bound - (bound > np.iinfo(bound.dtype).min).astype(bound.dtype)
-    return lower
+def _places(line: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return how many of the same were before, and how many there are at most."""
+    counts = np.bincount(line)
+    order = np.argsort(line.astype(np.uint16) if len(counts) < 1 << 16 else line, kind="stable")
+    place = np.empty_like(line)
+    place[order] = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return place, int(counts.max())
 
 
-def _descending(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the order of values from the greatest on; of equal ones, as their rows ascend."""
+def _narrow(wanted: np.ndarray, maxima: np.ndarray, units: np.ndarray) -> None:
+    """Of units that want too many groups leave the greatest, in place; of equal ones, the first."""
+    crowded = np.flatnonzero(np.count_nonzero(wanted, axis=0) > TOP_ROWS)
+    if not len(crowded):
+        return
+    columns = np.ascontiguousarray(maxima[:, units[crowded]].T)
+    least = len(maxima) - TOP_ROWS
+    chosen = columns >= np.partition(columns, least, axis=1)[:, least, None]
+    tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > _MOST_GROUPS)
+    if len(tied):
+        groups = np.arange(len(maxima), dtype=np.int32)
+        first = _first(columns[tied], np.broadcast_to(groups, (len(tied), len(groups))))
+        chosen[tied] = False
+        chosen[tied[:, None], first] = True
+    wanted[:, crowded] = chosen.T
+
+
+def _first(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return where in each line the greatest are, in any order; of equal ones, those first in row.
+
+    A negative row is behind all others of that value.
+    """
     if values.dtype != np.float32:
-        # rows of one unit ascend already, and nothing overflows
-        falling = -values if values.dtype.kind == "f" else ~values
-        order: np.ndarray = np.argsort(falling, kind="stable")
-        return order
-    # one number that sorts as value and row: five times as fast, since no two are equal
+        order: np.ndarray = np.lexsort((_unsigned(rows), _falling(values)), axis=1)
+        return order[:, :TOP_ROWS]
+    # one number that sorts as value and row: much faster
     bits = (values + np.float32(0)).view(np.int32)  # there are two zeros
-    upper = (~(bits ^ ((bits >> 31) & 0x7FFFFFFF))).astype(np.int64) << 32
-    return np.argsort(upper | rows)
+    rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32
+    rising |= ~_unsigned(rows)
+    most = values.shape[1] - TOP_ROWS
+    return np.argpartition(rising, most, axis=1)[:, most:]
+
+
+def _falling(values: np.ndarray) -> np.ndarray:
+    """Return numbers that fall where values rise, without overflow."""
+    falling: np.ndarray = -values if values.dtype.kind == "f" else ~values
+    return falling
+
+
+def _unsigned(rows: np.ndarray) -> np.ndarray:
+    """Return row numbers that sort with negative ones behind."""
+    return np.ascontiguousarray(rows).view(np.uint32)

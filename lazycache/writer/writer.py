@@ -64,8 +64,8 @@ class DatasetWriter:
             `queue_bytes` (or a batch that is larger) and the batch that waits for room.
         arrays: tensors of the model that the run keeps, by name; those that it lacks are written
             with the first commit. They must not change until then.
-
-        columns: types of columns that are known before their first values, by table.
+        columns: types of columns by table, whatever they are in the snapshot: a reader shows a
+            column of several types as one that holds them all.
 
     Raises:
         CaptureError: an array cannot be stored, or differs from what the run has.
@@ -113,7 +113,7 @@ class DatasetWriter:
         count = min(_WORKERS, os.cpu_count() or 1)
         self._feed = Feed(limit=settings.queue_bytes, readers=count)
         known = {
-            table: {**columns.get(table, {}), **snapshot.columns(table)} for table in INDEX_COLUMNS
+            table: {**snapshot.columns(table), **columns.get(table, {})} for table in INDEX_COLUMNS
         }
         self._intake = Intake(sites=snapshot.sites, columns=known)
         self._checking = threading.Lock()

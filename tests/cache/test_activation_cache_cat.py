@@ -175,6 +175,23 @@ def test_a_cache_is_joined_to_itself():
     assert cache["n"] == [1, 1]
 
 
+def test_a_cat_does_not_look_at_what_was_joined_before():
+    """It costs the same behind many parts as behind one: 8,000 batches took 8 s."""
+
+    class Seen(list):
+        looked = 0
+
+        def __iter__(self):
+            Seen.looked += 1
+            return super().__iter__()
+
+    cache = cache_of(x=torch.ones(1, 2))
+    parts = cache.segments["x"]._parts = Seen([torch.ones(1, 2)] * 3)
+    cache.cat(cache_of(x=torch.ones(1, 2)))
+    assert (Seen.looked, len(parts)) == (0, 4)
+    assert cache["x"].shape == (4, 2)
+
+
 def test_parts_are_joined_once_and_let_go():
     """Nothing is copied until it is read; then the parts are views of the one copy."""
     parts = [torch.rand(10, 4) for _ in range(50)]

@@ -13,7 +13,13 @@ from cache_helpers import Dataset, counting
 
 import lazycache as lc
 from lazycache import ActivationCache
-from lazycache.errors import LazycacheError, QueryError, SiteNotFoundError, UnsupportedDtypeError
+from lazycache.errors import (
+    LazycacheError,
+    QueryError,
+    SiteNotFoundError,
+    StorageError,
+    UnsupportedDtypeError,
+)
 from lazycache.samples import pattern_cache, small_cache
 from lazycache.storage.open_store import open_store
 
@@ -27,6 +33,7 @@ def test_is_a_mutable_mapping_without_storage():
     cache = cache_of(x=torch.ones(2), n=3)
     assert isinstance(cache, MutableMapping)
     assert (len(cache), list(cache), "x" in cache, "y" in cache) == (2, ["x", "n"], True, False)
+    assert list(reversed(cache)) == ["n", "x"]
     assert not ActivationCache()
     assert ActivationCache().is_empty()
     assert not cache.is_empty()
@@ -52,13 +59,17 @@ def test_keys_are_live_and_in_the_order_of_insertion():
 
 
 def test_a_missing_key_is_a_keyerror_that_names_the_nearest():
-    """Also in memory, for reading and for deleting."""
+    """Also in memory, for reading and for deleting; a pattern is told apart."""
     cache = cache_of(resid_out_3=1)
     for act in (lambda: cache["resid_ot_3"], lambda: cache.pop("resid_ot_3")):
         with pytest.raises(SiteNotFoundError, match=r"Nearest: resid_out_3"):
             act()
-    with pytest.raises(KeyError, match="'resid_ot_3'"):
+    with pytest.raises(KeyError, match=r"'resid_ot_3' to delete\. Nearest: resid_out_3"):
         del cache["resid_ot_3"]
+    with pytest.raises(KeyError, match="another name"):
+        del cache["resid_post", 3]
+    with pytest.raises(KeyError, match=r"cache\.stack\('resid_out_\*'\)"):
+        cache["resid_out_*"]
     assert cache.pop("resid_ot_3", None) is None
 
 
@@ -335,10 +346,17 @@ def test_what_needs_a_dataset_says_what_to_do():
             getattr(memory, name)
         with pytest.raises(LazycacheError, match=r"joins 2 datasets.*cache\.datasets\[0\]"):
             getattr(joined, name)
+        # who looks whether it is there is told that it is not
+        assert (hasattr(memory, name), hasattr(joined, name)) == (False, False)
+        assert hasattr(small_cache(), name)
     with pytest.raises(QueryError, match=r"cache\.save\(url\)"):
         memory.sql("SELECT 1")
     with pytest.raises(QueryError, match=r"joins 2"):
         joined.sql("SELECT 1")
+    twice = small_cache()
+    twice.cat(twice)
+    with pytest.raises(QueryError, match=r"joins 2"):
+        twice.sql("SELECT 1")
     assert memory.io.bytes == 0
     with memory:
         pass
@@ -456,6 +474,28 @@ def test_what_was_saved_beside_the_sites_is_read_when_it_is_asked_for(tmp_path):
     del again["labels"]
     assert "labels" not in again
     assert lc.open(tmp_path / "saved")["labels"] == ["a", "b"]
+
+
+def test_what_was_closed_is_read_no_more(tmp_path):
+    """Not by SQL, a condition or a value beside the sites either, nor through a restriction."""
+    small_cache().save(tmp_path / "saved")
+    cache = lc.open(tmp_path / "saved")
+    cache["scale"] = torch.ones(2)
+    cache.persist("scale")
+    cache = lc.open(tmp_path / "saved")
+    part = cache.where("position > 0")
+    x = cache["resid_out_0"]
+    cache.close()
+    for read in (
+        lambda: cache.sql("SELECT 1"),
+        lambda: cache.where("position > 0"),
+        lambda: cache["scale"],
+        lambda: x.column("position"),
+        lambda: part.sql("SELECT 1"),
+        part["resid_out_0"].rows.load,
+    ):
+        with pytest.raises(StorageError, match="was closed: open it again"):
+            read()
 
 
 def test_threads_that_read_at_once_get_the_same_value():

@@ -54,6 +54,16 @@ def test_an_example_has_its_rows_in_storage_order(parts: list, data: st.DataObje
     assert list(found.stored_order()) == sorted(there)
 
 
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.data())
+def test_a_row_knows_its_example_and_position(lengths: list, data: st.DataObject) -> None:
+    """Also where examples without rows are stored between others, at the begin and at the end."""
+    order = data.draw(st.permutations(range(len(lengths))))
+    found = build(extents([(0, e, lengths[e]) for e in order]), covered=None)
+    example, position = found.places(np.arange(found.total))
+    want = [(e, p) for e in order for p in range(lengths[e])]
+    assert list(zip(example.tolist(), position.tolist(), strict=True)) == want
+
+
 def test_captured_in_order_everything_is_a_range() -> None:
     """Nothing is as long as the rows where logical and stored order agree."""
     found = build(extents([(0, i, 3) for i in range(100)]), covered=None)

@@ -318,6 +318,16 @@ def test_map_computes_rows_of_any_shape(world) -> None:
         wrong[1].load()
 
 
+def test_what_a_function_keeps_is_not_what_is_loaded(world) -> None:
+    """A loaded result is the caller's own, also where the function gives memory of its own."""
+    x, _ = world.leaves["x"]
+    kept = torch.zeros(1, 8)
+    y = x.map(lambda rows: kept.expand(len(rows), 8))
+    y[1, :1].load().fill_(7)
+    assert not kept.any()
+    assert not y[1, :1].load().any()
+
+
 def test_results_are_lazy_tensors_in_full(world) -> None:
     """Indexed, masked with, converted, pickled as far as their functions can be."""
     x, values = world.leaves["x"]

@@ -144,6 +144,14 @@ def test_not_a_number() -> None:
             torch.testing.assert_close(result, want, equal_nan=True, check_dtype=False)
 
 
+def test_nan_is_a_key() -> None:
+    """The group of rows whose column is NaN is found by any NaN."""
+    x = make((3, 2)).open()["x"]
+    groups = x.group_by("CASE WHEN position = 0 THEN 'nan'::DOUBLE ELSE 1 END")
+    assert np.float64("nan") in groups
+    assert groups[np.float64("nan")].column("position").tolist() == [0, 0]
+
+
 def test_far_from_zero() -> None:
     """A mean that is large beside the deviations costs no digits of the variance."""
     made = make((50,) * 8, seed=1, dtype=torch.float64)

@@ -105,6 +105,24 @@ def test_rows_are_joined_as_torch_cat_does() -> None:
     assert same_bits(mixed[3].load(), want[1, [0, 2]])
 
 
+def test_rows_of_several_parts_go_backwards() -> None:
+    """Rows in reverse order stay so where they are converted or computed with, block by block."""
+    x, _ = stored([(0, 3), (1, 4)], counting(7, 2))
+    y, _ = stored([(0, 5)], counting(5, 2) + 100)
+    back = join([x, y]).rows[::-1]
+    want = torch.cat([counting(7, 2), counting(5, 2) + 100]).flip(0)
+    assert same_bits(back.double().load(), want.double())
+    assert same_bits((back * 1).load(), want)
+    assert same_bits(back[1::3].double().load(), want[1::3].double())
+
+
+def test_no_examples_have_the_shape_of_their_parts() -> None:
+    """As torch.cat of tensors of no examples: positions and units stay."""
+    x, _ = stored([(0, 3), (1, 3)], counting(6, 2))
+    assert join([x[:0], x[2:]]).shape == (0, 3, 2)
+    assert join([x[:0], x[:, :2]]).shape == (2, 2, 2)
+
+
 def test_joining_reads_and_copies_nothing() -> None:
     """Joined one after another, a hundred parts stay one floor; each part counts its own reads."""
     made = [stored([(0, 2), (1, 3)], counting(5, 4) + i) for i in range(100)]
@@ -148,6 +166,8 @@ def test_what_does_not_fit_is_named() -> None:
             join([x, other])
     with pytest.raises(SelectionError, match="nothing to join"):
         join([])
+    with pytest.raises(SelectionError, match="part 1 is a ndarray"):
+        join([x, np.zeros((1, 2, 4))])
     ragged, _ = stored([(0, 2)], [torch.ones(2, 1), torch.ones(2, 2)])
     with pytest.raises(SelectionError, match="part 1 is not ragged"):
         join([ragged, x])

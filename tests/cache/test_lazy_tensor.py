@@ -1,5 +1,6 @@
 """lazycache.cache.lazy_tensor: a tensor that is read when it is used."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from cache_helpers import Dataset, counting, same_bits, small_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lazycache.cache.join import join
 from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.cache.memory_reader import from_tensor
 from lazycache.errors import (
     CorruptShardError,
     MemoryBudgetError,
@@ -158,6 +161,10 @@ def test_nested_holds_every_example() -> None:
     nested = lazy.nested()
     for mine, part in zip(nested.unbind(), parts, strict=True):
         assert same_bits(mine, part)
+    lazy, parts = make([2, 2, 2], [2, 0, 1])
+    arranged = lazy[[[0, 1], [2, 0]]].nested()
+    want = torch.stack(parts)[torch.tensor([[0, 1], [2, 0]])]
+    assert [same_bits(a, b) for a, b in zip(arranged.unbind(), want, strict=True)] == [True] * 2
 
 
 def test_looking_reads_nothing() -> None:
@@ -222,6 +229,24 @@ def test_what_does_not_fit_says_why(index, says: str) -> None:
     """An index that cannot be applied is a SelectionError that says what to do."""
     with pytest.raises(SelectionError, match=says):
         small_cache()["resid_out_0"][index]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float32])
+def test_what_a_dtype_has_rounded_stays_rounded(dtype) -> None:
+    """Converted twice is converted twice: `x.bool().float()` is ones and zeros, as in torch."""
+    values = torch.linspace(-2, 2, 24, dtype=torch.float64).reshape(12, 2) * 1.001
+    dataset = Dataset(open_store("memory://twice-converted", create=True, storage_options=None))
+    dataset.commit([(0, 3), (1, 4), (2, 5)], {"s": values})
+    x = dataset.cache()["s"]
+    rounded = x.to(dtype).double()
+    want = values.to(dtype).double()
+    assert same_bits(rounded.rows.load(), want)
+    assert same_bits(rounded[1, 2, 1].load(), want[5, 1])
+    assert same_bits(x[1:].to(dtype).bfloat16().rows.load(), values[3:].to(dtype).bfloat16())
+    assert torch.equal(rounded.max("rows"), want.amax(0))
+    assert same_bits(join([x.to(dtype), x]).rows.load(), torch.cat([want, values]))
+    there = pickle.loads(pickle.dumps(from_tensor(values).to(dtype).double()))
+    assert same_bits(there.load(), want)
 
 
 def test_ragged_load_offers_the_alternatives() -> None:

@@ -1,5 +1,6 @@
 """lazycache.cache.ragged_tensor: attention patterns, whose rows differ in width."""
 
+import copy
 from itertools import count
 
 import numpy as np
@@ -9,6 +10,7 @@ from cache_helpers import Dataset, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lazycache.cache.join import join
 from lazycache.cache.ragged_tensor import RaggedTensor
 from lazycache.cache.site_reader import SiteReader
 from lazycache.cache.stored_sites import StoredSites
@@ -333,3 +335,20 @@ def test_many_examples_are_read_in_batches(lengths: list[int], most: int) -> Non
     cut = batches(np.array(lengths), most=most * 100)
     assert [n for part in cut for n in lengths[part]] == lengths
     assert all(sum(lengths[p]) <= most * 100 or len(lengths[p]) == 1 for p in cut)
+
+
+def test_what_a_dtype_has_rounded_stays_rounded() -> None:
+    """Converted twice is converted twice, as in torch; also copied, joined, and by one example."""
+    dataset, rows = write([[1, 2, 3], [2, 2]], [0, 1], url="memory://ragged-twice")
+    x, examples = dataset.cache()["pattern_0"], [dense(r) for r in rows.values()]
+    flags = copy.deepcopy(x.bool()).float()
+    want = [values.bool().float() for values in examples]
+    assert [same_bits(*pair) for pair in zip(flags.chunks(), want, strict=True)] == [True, True]
+    assert same_bits(flags[1].load(), want[1])
+    for one in (flags, flags[1:, 0]):  # as it is unpickled
+        again = RaggedTensor._restored(one.source, one._selected()).to(torch.float32)
+        assert same_bits(again.padded(), one.padded())
+    assert same_bits(flags[:, 0].padded()[0], want[0][0])
+    both = join([x.bool(), x.float()])
+    assert same_bits(both[0].load(), want[0])
+    assert same_bits(both[2].load(), examples[0].float())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from statistics_helpers import known
 
 from lazycache.codec.dtypes import DTYPES
-from lazycache.errors import SelectionError
+from lazycache.errors import MemoryBudgetError, SelectionError
 
 ODD = st.sampled_from([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1.0])
 NUMBERS = st.one_of(st.floats(width=32), ODD)
@@ -237,6 +237,8 @@ def test_histogram_is_torchs() -> None:
         ({"bins": [0.0, 1.0], "range": (0, 1)}, "no range"),
         ({"range": (1, 0)}, "ascending"),
         ({"range": (0, torch.inf)}, "finite"),
+        ({"range": (1,)}, "two numbers"),
+        ({"bins": "auto"}, "two or more"),
         ({"dim": 1}, "dim='rows'"),
     ],
 )
@@ -244,6 +246,8 @@ def test_histograms_that_make_no_sense(options, says: str) -> None:
     """Bins, edges and ranges are looked at before anything is read."""
     with pytest.raises(SelectionError, match=re.escape(says)):
         small_cache()["resid_out_0"].histogram(**options)
+    with pytest.raises(MemoryBudgetError, match="fewer bins"):
+        small_cache()["resid_out_0"].histogram(10**12)
 
 
 def test_what_cannot_be_asked_says_why() -> None:
@@ -261,6 +265,8 @@ def test_what_cannot_be_asked_says_why() -> None:
     assert empty.histogram(2).counts.tolist() == [0, 0]
     for ask, says in [
         (lambda: x.topk(7), "6 rows"),
+        (lambda: x.topk(1.5), "6 rows"),
+        (lambda: x.quantile("half"), "from 0 to 1"),
         (lambda: x.topk(2, dim=-1), "all rows"),
         (lambda: x.argmax((0, 1)), "one dimension"),
         (lambda: x.quantile(1.5), "from 0 to 1"),

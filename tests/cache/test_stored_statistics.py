@@ -12,7 +12,7 @@ from statistics_helpers import known
 from lazycache.cache import stored_statistics
 from lazycache.cache.join import join
 from lazycache.codec.dtypes import DTYPES
-from lazycache.errors import CorruptShardError
+from lazycache.errors import CorruptShardError, SelectionError
 
 OPS = ("mean", "sum", "min", "max", "std", "var", "norm", "any", "all")
 EXACT = {"min", "max", "any", "all", "count_nonzero"}
@@ -140,8 +140,20 @@ def test_statistics_are_read_once_and_kept_in_bounded_memory(monkeypatch) -> Non
     cache, x = known(values, [60], shard_rows=10)
     x.mean("rows")
     x.std("rows")
-    assert cache.io.statistics_bytes > once
+    assert cache.io.statistics_bytes == 2 * once
     assert len(x.source.reader._kept_statistics._found) == 1
+
+
+def test_of_no_units_there_is_what_the_values_give() -> None:
+    """Extremes of no units are none, and of no values at all an error, with statistics or not."""
+    for statistics in (True, False):
+        _, x = known(normal(12, 2), [12], statistics=statistics, url=f"memory://no{statistics}")
+        empty = x[..., :0]
+        assert empty.max("rows").shape == empty.mean("rows").shape == (0,)
+        assert empty.var(None).isnan()
+        for dim in (None, -1):
+            with pytest.raises(SelectionError, match="no rows"):
+                empty[0].min(dim).rows.load() if dim else empty.min(dim)
 
 
 def test_other_dtypes_and_derived_tensors_are_read() -> None:

@@ -36,7 +36,28 @@ def test_aggregates_stream_and_keep_torchs_dtype(pair, name: str, dim) -> None:
     assert same_bits(function(x, *args), want)
     if dim is not None:
         assert same_bits(function(x, dim=dim), want)
-        assert same_bits(function(x, dim, True), function(x, dim, keepdim=True))
+        kept = function(values.double(), dim, keepdim=True).to(torch.bfloat16)
+        assert same_bits(function(x, dim, keepdim=True), kept)
+        third = function(values.double(), dim, False)  # keepdim, but of var and std unbiased
+        assert same_bits(function(x, dim, False), third.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("function", [torch.var, torch.std])
+def test_spread_is_divided_as_torch_is_told(pair, function) -> None:
+    """By any of torch's names and places: unbiased, correction, behind the dimension."""
+    x, values = pair
+    for args, options in [
+        ((False,), {}),
+        ((0, False), {}),
+        ((0, False, True), {}),
+        ((), {"dim": 1, "unbiased": False}),
+        ((0,), {"unbiased": True, "keepdim": True}),
+        (((0, 1),), {"correction": 0}),
+        ((), {"correction": 2.5}),
+        ((), {"correction": None}),
+    ]:
+        want = function(values.double(), *args, **options).to(torch.bfloat16)
+        assert same_bits(function(x, *args, **options), want)
 
 
 def test_other_aggregates_stream_too(pair) -> None:

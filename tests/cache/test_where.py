@@ -1,5 +1,6 @@
 """cache.where, x.where, x.sample, x.columns: rows chosen by what the tables say of them."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -26,6 +27,7 @@ CONDITIONS = {
     "example % 2 = 0 -- half": lambda t: t.example % 2 == 0,
     "position = length - 1": lambda t: t.position == t.length - 1,
     "position > 9": lambda t: t.position > 9,
+    "position = 1; ": lambda t: t.position == 1,
     "NOT label = 'a'": lambda t: t.label.notna() & (t.label != "a"),
 }
 """Conditions, and what they mean of a frame of tokens."""
@@ -188,6 +190,10 @@ def test_parameters(made) -> None:
     named = cache["x"].where("label = $label", {"label": "a"}).where("position > $p", {"p": 0})
     assert asked.count() == named.count() == cache["x"].where("label='a' AND position>0").count()
     assert cache.where("label = ?", ["x' OR 'a' = 'a"])["x"].count() == 0
+    values = ["a"]
+    later = cache.where("label = ?", values)
+    values[0] = "b"  # changes nothing, here or in another process
+    assert pickle.loads(pickle.dumps(later)) == later == cache.where("label = 'a'")
 
 
 def test_opened(made) -> None:
@@ -255,6 +261,20 @@ def test_after_indexing(part, condition) -> None:
         assert same_examples(kept, [values for values in expected if len(values)])
     else:
         assert same_bits(kept.load(), expected[0])
+
+
+def test_examples_chosen_twice() -> None:
+    """An example that was chosen several times is there as often, and counts as often."""
+    small = make((2, 2, 2), batches=1)
+    x, parts = small.shared["x"], list(small.x.split(2))
+    for chosen in itertools.permutations(range(3), 2):
+        examples = [*chosen, chosen[0]]
+        kept = x[examples].where("position < 2")
+        assert same_examples(kept, [parts[e] for e in examples])
+        assert same_bits(kept.rows.load().sort(0).values, kept.load().flatten(0, 1).sort(0).values)
+        assert torch.equal(kept.max("rows"), kept.load().amax((0, 1)))
+        torch.testing.assert_close(kept.sum("rows"), kept.load().double().sum((0, 1)))
+        assert same_examples(kept.where("position = 1"), [parts[e][1:] for e in examples])
 
 
 def test_dense(made) -> None:
@@ -399,6 +419,28 @@ def test_token_ids(tmp_path) -> None:
     assert twice["input_ids"].lengths.tolist() == [3, 2, 1, 3, 2, 1]
     with pytest.raises(KeyError):
         make((2, 3)).open()["input_ids"]
+
+
+def test_token_ids_fit_the_sites(tmp_path) -> None:
+    """They are of the rows that the sites are joined of, or there are none: never of others."""
+    model = torch.nn.Sequential(torch.nn.Embedding(20, 4))
+    for name, data in (("a", [[5, 6, 7], [1, 2]]), ("b", [[9]])):
+        lc.extract(model, data, tmp_path / name, "0", batch_size=1, progress=False)
+    a, b = lc.open(tmp_path / "a"), lc.open(tmp_path / "b")
+    right = a + b
+    assert right["input_ids"].lengths.tolist() == right["0:out"].lengths.tolist() == [1]
+    twice = a.copy()
+    twice.cat(twice)
+    assert twice["input_ids"].lengths.tolist() == twice["0:out"].lengths.tolist() == [3, 2, 3, 2]
+    mixed = a.copy()
+    mixed.cat(lc.ActivationCache({"0:out": torch.zeros(1, 2, 4)}))
+    several = a.copy()
+    several["0:in"] = torch.zeros(1)
+    several.update({"other": b["0:out"]})
+    assert "input_ids" in several  # what is in memory has no tokens of its own
+    assert "input_ids" not in mixed
+    with pytest.raises(KeyError, match="different tokens"):
+        mixed["input_ids"]
 
 
 def test_joined(made) -> None:

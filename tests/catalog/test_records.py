@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import pytest
 from catalog_helpers import (
+    LIES,
     array,
     draft,
     full_commit,
     plain,
     ragged_site,
+    sealed,
     shard,
     site,
     small_commit,
+    spots,
     table_file,
 )
 from hypothesis import given
@@ -48,12 +51,6 @@ JSON = st.recursive(
     max_leaves=8,
 )
 PATHS = st.sampled_from(["data/a/1-r0.parquet", "tables/tokens/2-r1.parquet", "x"])
-
-
-def sealed(entry):
-    """A record of any JSON value, with a right checksum."""
-    body = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
-    return b"%s\n%08x\n" % (body, zlib.crc32(body))
 
 
 def entry_of(commit):
@@ -173,20 +170,7 @@ def test_any_json_is_a_commit_or_an_error_of_ours(value):
         records.decode(sealed(value), version=1)
 
 
-def spots(value, path=()):
-    """Every place in a JSON value."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        if isinstance(item, dict | list):
-            yield from spots(item, (*path, key))
-        else:
-            yield (*path, key)
-
-
 ENTRY = entry_of(replace(full_commit("a1"), version=1))
-LIES = [None, True, -1, -1.0, 1.5, 0, 1, 10**15, 2**63, 2**200, [], {}, [[]], {"a": 1}]
-LIES += ["", "..", "\x00", "../x", "row", "ragged", "tokens", "examples"]
 STRANGE = st.sampled_from(LIES)
 
 

@@ -1,6 +1,7 @@
 """Save caches in child processes that kill themselves at their n-th change of the file system.
 
-python save_crasher.py FOLDER: FOLDER/new-<n> had nothing before, FOLDER/over-<n> an older dataset.
+python save_crasher.py FOLDER: FOLDER/new-<n> had nothing before, FOLDER/over-<n> an older dataset,
+to that in FOLDER/add-<n> values are added.
 """
 
 import os
@@ -38,12 +39,16 @@ def _armed(count: int):
     return hook
 
 
-def _child(url: Path, count: int, *, overwrite: bool) -> bool:
-    """Save; return whether the process lived to the end."""
+def _child(url: Path, count: int, kind: str) -> bool:
+    """Save or persist; return whether the process lived to the end."""
     pid = os.fork()
     if not pid:
+        cache = new()
+        if kind == "add":
+            cache = lc.open(url)
+            cache.update(new())
         sys.addaudithook(_armed(count))
-        new().save(url, overwrite=overwrite)
+        cache.persist() if kind == "add" else cache.save(url, overwrite=kind == "over")
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
@@ -54,12 +59,12 @@ def main(folder: Path) -> None:
     import lazycache.saving
 
     assert lazycache.saving
-    for kind in ("new", "over"):
+    for kind in ("new", "over", "add"):
         for count in range(MOST):
             url = folder / f"{kind}-{count}"
-            if kind == "over":
+            if kind != "new":
                 old().save(url)
-            if _child(url, count, overwrite=kind == "over"):
+            if _child(url, count, kind):
                 break
 
 

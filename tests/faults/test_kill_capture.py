@@ -67,6 +67,8 @@ def check(url, model, limit):
     stored = {name: x.rows.load() for name, x in cache.items()}
     tokens = cache.sql("SELECT token_id FROM tokens ORDER BY row").fetchall()
     assert {len(rows) for rows in stored.values()} == {len(tokens)}
+    for name, x in cache.items():  # from the statistics of what was committed
+        torch.testing.assert_close(x.mean("rows"), stored[name].double().mean(0), rtol=1e-9, atol=0)
     start = 0
     for number in range(batches):
         batch = make_batch(number)

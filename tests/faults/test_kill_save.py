@@ -29,7 +29,8 @@ def state(url):
         cache = lc.open(url, check=True)
     except lc.DatasetNotFoundError:
         return "nothing"
-    for name, wanted in (("old", old()), ("new", new())):
+    more = lc.ActivationCache({**old(), **new()})
+    for name, wanted in (("old", old()), ("new", new()), ("more", more)):
         if list(cache) == list(wanted):
             loaded = lc.ActivationCache(
                 {k: v.load() if hasattr(v, "load") else v for k, v in cache.items()}
@@ -62,3 +63,12 @@ def test_what_is_replaced_stays_whole_until_the_new_files_are(killed):
     for place in places[first - 1 : first + 3]:
         new().save(place, overwrite=True)
         assert state(place) == "new"
+
+
+def test_values_are_added_all_or_none(killed):
+    """Killed anywhere in `persist`: what was there, and at the end all that was added to it."""
+    places = [killed / f"add-{i}" for i in range(MOST) if (killed / f"add-{i}").exists()]
+    states = [state(place) for place in places]
+    assert len(states) > 9
+    assert states == sorted(states, key=("old", "more").index)
+    assert states[-1] == "more"

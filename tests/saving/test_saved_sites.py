@@ -104,6 +104,37 @@ def test_joined_caches_are_saved_one_behind_the_other(tmp_path):
     assert both["head_out_0"].shape[0] == 6
 
 
+def test_columns_of_joined_caches_may_differ_in_type(tmp_path):
+    """A column that is text in one dataset and numbers in the other is both, as in one dataset."""
+    for name, label in (("first", 3), ("second", "x")):
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        with lc.capture(model, tmp_path / name, "0") as run:
+            run.annotate(label=[label, None], half=[1, 0.5 if name == "second" else 2])
+            model(torch.ones(2, 2))
+    joined = lc.open(tmp_path / "first")
+    joined.cat(lc.open(tmp_path / "second"))
+    joined.save(tmp_path / "both")
+    both = lc.open(tmp_path / "both")
+    assert both.snapshot.columns("examples")["label"] == "string"
+    found = both.sql("SELECT label, half FROM examples ORDER BY row").fetchall()
+    assert found == [("3", 1.0), (None, 2.0), ("x", 1.0), (None, 0.5)]
+
+
+def test_a_saved_site_has_statistics_of_its_own(tmp_path):
+    """What is saved converted or restricted is answered without a shard, as it is shown."""
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+    with lc.capture(model, tmp_path / "acts", "0"):
+        model(torch.randn(500, 64))
+    cache = lc.open(tmp_path / "acts").where("example > 99")
+    cache.to(torch.float64)
+    cache.save(tmp_path / "some")
+    some = lc.open(tmp_path / "some")
+    mean = some["0:out"].mean("rows")
+    assert (some.io.bytes, some.io.statistics_bytes > 0) == (0, True)
+    wanted = cache["0:out"].rows.load().mean(0)
+    torch.testing.assert_close(mean, wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_a_site_without_values_is_declared(tmp_path):
     """A site that no row has is a site of the copy too."""
     cache = pattern_cache().where("position > 99")

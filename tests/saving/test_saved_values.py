@@ -140,6 +140,33 @@ def test_saving_over_something_needs_to_be_said(tmp_path):
     (tmp_path / "thesis.tex").write_text("all of it")
     with pytest.raises(lc.DatasetExistsError, match="thesis"):
         newer.save(tmp_path, overwrite=True)
+    assert dict(lc.open(tmp_path)) == {"y": [2]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones([1] * 33), np.ones([1] * 33), torch.empty(1 << 60, 0)],
+    ids=["tensor", "array", "empty"],
+)
+def test_what_nobody_could_read_is_not_written(tmp_path, value):
+    """More dimensions or larger sizes than a reader takes would make the dataset unreadable."""
+    lc.ActivationCache({"x": 1}).save(tmp_path)
+    cache = lc.open(tmp_path)
+    cache["wide"] = [value]
+    with pytest.raises(UnsupportedDtypeError, match="wide"):
+        cache.persist()
+    assert list(lc.open(tmp_path)) == ["x"]
+    cache["wide"] = value[(0,) * (value.ndim - 32)] if value.ndim > 32 else value[:9]
+    cache.persist()
+    assert lc.open(tmp_path)["wide"].ndim in (2, 32)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused(tmp_path):
+    """It has no shape of its own; the error says what can be saved instead."""
+    nested = torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])
+    with pytest.raises(UnsupportedDtypeError, match="list of its parts"):
+        lc.ActivationCache({"n": nested}).save(tmp_path / "new")
 
 
 def test_a_large_tensor_is_written_in_the_memory_it_has(tmp_path):
@@ -167,6 +194,7 @@ HOSTILE = [
     b'{"array":[0,"<f4",[1000000000]]}',
     b'{"array":[0,"<U999999999",[1]]}',
     b'{"scalar":["<f4","00"]}',
+    b'{"scalar":["<U1","00000040"]}',
     b'{"items":[[[1],2]]}',
     b'{"items":[1]}',
     b'{"dict":[1]}',
@@ -222,6 +250,24 @@ def test_any_json_is_a_value_or_refused(tree):
         return
 
 
+def test_the_name_of_a_dtype_imports_nothing(monkeypatch):
+    """torch imports modules when it is asked for their names: a tree does not ask it."""
+    monkeypatch.setattr(torch, "__getattr__", lambda name: pytest.fail(f"asked for {name}"))
+    decoder = Decoder(lambda _: torch.ones(1), ragged=lambda *_: None)
+    assert decoder.parsed(b'{"dtype":"bfloat16"}') == torch.bfloat16
+    with pytest.raises(CorruptShardError):
+        decoder.parsed(b'{"dtype":"_nothing_of_this_name"}')
+
+
+def test_texts_of_numpy_are_characters():
+    """An array whose words are no characters would fail where it is shown."""
+    decoder = Decoder(lambda _: torch.tensor([0, 0, 0, 64], dtype=torch.uint8), ragged=None)
+    assert decoder.parsed(b'{"array":[0,"|S4",[1]]}').shape == (1,)
+    with pytest.raises(CorruptShardError, match="no characters"):
+        decoder.parsed(b'{"array":[0,"<U1",[1]]}')
+    assert decoder.parsed(b'{"array":[0,">U1",[1]]}')[0] == "@"
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_damaged_files_are_told(tmp_path, damage):
     """A changed, short or missing file is CorruptShardError, of trees and of tensors."""
@@ -260,6 +306,8 @@ def _change(record: Path, change) -> None:
         {"chunks": [[3, 1 << 40, 0]]},
         {"path": "../../etc/passwd"},
         {"path": None},
+        {"shape": [1 << 60, 0], "lead": 2, "path": None},
+        {"shape": [3, *[1] * 32, 2]},
     ],
 )
 def test_a_hostile_log_record_is_refused(tmp_path, change):

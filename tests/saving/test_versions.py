@@ -102,7 +102,11 @@ def test_a_dataset_that_was_replaced_is_told(tmp_path):
     lc.ActivationCache({"b": 1}).save(tmp_path, overwrite=True)
     with pytest.raises(lc.LazycacheError, match="replaced"):
         cache.refresh()
-    cache["c"] = 1
+    cache["c"] = torch.ones(1)
+    with pytest.raises(lc.LazycacheError, match="replaced"):
+        cache.persist()
+    assert list(lc.open(tmp_path)) == ["b"]
+    assert not list(tmp_path.glob("entries/*.parquet"))
     with pytest.raises(lc.LazycacheError):
         lc.open(tmp_path, snapshot=7)
 

@@ -1,0 +1,218 @@
+"""Counts, extremes, sums and squared deviations of every zone of a chunk. For one thread.
+
+The sum of squares minus the square of the sum is the fastest way to squared deviations, and good as
+long as the mean is not large beside them. So all units are computed in this way, and the few of a
+tile for which it is not, or that have NaN or Inf, once more in two steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lazycache.codec.statistics import ZONE_ROWS
+from lazycache.writer.numbers import Numbers
+from lazycache.writer.scratch import scratch
+from lazycache.writer.tiles import GROUP_ROWS, Tile, parts_of, tiles
+
+_SURE = 64  # times the deviations, squares still leave them more than 12 digits
+_FOLD = 512  # numbers that numpy should have to add at once
+_MOST_FOLDED = 16
+
+
+class ZoneNumbers:
+    """What a chunk amounts to, zone by zone; its first and its last zone may be parts of one.
+
+    Args:
+        runs: The rows of the chunk, as `tiles.runs` has them.
+        numbers: Makes numbers of them.
+        with_groups: Whether the maxima of groups are wanted as well.
+
+    Cost: four passes over tiles in the cache; for units with NaN or Inf, or of a mean eight times
+    their deviation, twice as many.
+    """
+
+    def __init__(self, runs: Sequence[np.ndarray], numbers: Numbers, *, with_groups: bool) -> None:
+        self._numbers = numbers
+        zones = [parts_of(len(run), ZONE_ROWS) for run in runs]
+        groups = [parts_of(len(run), GROUP_ROWS) for run in runs]
+        shape = sum(zones), runs[0].shape[1]
+        self.rows = np.array(
+            [min(ZONE_ROWS, len(run) - row) for run in runs for row in range(0, len(run), ZONE_ROWS)]
+        )
+        """int64[zones]: how many rows."""
+        self.low, self.high = np.empty((2, *shape), numbers.dtype)
+        """[zones, units]: the extremes of the finite values; +Inf and -Inf where there is none."""
+        self.sum, self.m2 = np.empty((2, *shape))
+        """float64[zones, units]: of the finite values, and their squared deviations."""
+        self.exact = np.empty(shape, np.int64) if numbers.dtype.kind != "f" else None
+        """int64[zones, units]: the sums of integers of 64 bits, modulo 2**64."""
+        self.missing: np.ndarray | None = None
+        """int64[zones, units]: how many values are not finite; None: all are."""
+        self.odd: np.ndarray | None = None
+        """int32[3, units]: how many of the chunk are NaN, +Inf, -Inf; None: none."""
+        size = (sum(groups), shape[1])
+        self.maxima = scratch("maxima", size, numbers.dtype) if with_groups else None
+        """[groups, units]: the greatest finite value of every `GROUP_ROWS` rows of a run."""
+        cut = [
+            tile
+            for run, zone, group in zip(runs, _starts(zones), _starts(groups), strict=True)
+            for tile in tiles(run, zone=zone, group=group)
+        ]
+        with np.errstate(all="ignore"):  # Inf - Inf; and sums of float64 may overflow, as in torch
+            for tile in cut:
+                self._tile(tile)
+            self._check(cut)
+
+    def _tile(self, tile: Tile) -> None:
+        at, count = _place(tile)
+        values = self._numbers.of(tile.values)
+        zoned = _zoned(values, count)
+        _folded(np.minimum, zoned, self.low[at])
+        if self.maxima is None:
+            _folded(np.maximum, zoned, self.high[at])
+        else:
+            maxima = self.maxima[tile.groups, tile.units]
+            _group_maxima(values, maxima)
+            np.maximum.reduce(_zoned(maxima, count), axis=1, out=self.high[at])
+        wide = _zoned(_wide(values), count)
+        _folded(np.add, wide, self.sum[at])
+        _squares(wide, self.m2[at])
+        if self.exact is not None:
+            np.add.reduce(zoned.view(np.int64), axis=1, out=self.exact[at])
+
+    def _check(self, cut: Sequence[Tile]) -> None:
+        """Make deviations of squares, and compute once more what they are not good for."""
+        squares, self.m2 = self.m2, self.m2 - self.sum * self.sum / self.rows[:, None]
+        # also where squares are NaN; all values may be 0
+        again = ~((squares < _SURE * self.m2) | (squares == 0))
+        odd = self._odd()
+        if not again.any() and not odd.any():
+            return
+        for tile in cut:
+            at, _ = _place(tile)
+            is_odd = odd[at].any(axis=0)
+            is_unsure = again[at].any(axis=0) & ~is_odd
+            for columns, compute in ((is_odd, self._set_apart), (is_unsure, self._shift)):
+                if columns.any():
+                    compute(tile, np.flatnonzero(columns))
+
+    def _odd(self) -> np.ndarray:
+        """Whether there are NaN or Inf: they are at the ends, or make both of them NaN."""
+        if not self._numbers.is_float:
+            return np.zeros(self.low.shape, np.bool_)
+        largest = self._numbers.largest
+        odd: np.ndarray = ~((self.low >= -largest) & (self.high <= largest))
+        return odd
+
+    def _shift(self, tile: Tile, columns: np.ndarray) -> None:
+        """Compute the deviations of some columns in a second step."""
+        at, count = _place(tile, columns)
+        wide = _zoned(_wide(self._numbers.of(_taken(tile, columns)), copy=True), count)
+        wide -= (self.sum[at] / wide.shape[1])[:, None]
+        self.m2[at] = np.einsum("zij,zij->zj", wide, wide)
+
+    def _set_apart(self, tile: Tile, columns: np.ndarray) -> None:
+        """Compute some columns without what is not finite, and count that."""
+        values = self._numbers.exact(_taken(tile, columns))
+        finite = np.isfinite(values)
+        self._count(tile, columns, values, finite)
+        at, count = _place(tile, columns)
+        zoned = _zoned(finite, count)
+        infinity = values.dtype.type(np.inf)
+        self.low[at] = _zoned(np.where(finite, values, infinity), count).min(axis=1)
+        below = np.where(finite, values, -infinity)
+        self.high[at] = _zoned(below, count).max(axis=1)
+        if self.maxima is not None:
+            maxima = np.empty((tile.groups.stop - tile.groups.start, len(columns)), below.dtype)
+            _group_maxima(below, maxima)
+            self.maxima[tile.groups, at[1]] = maxima
+        wide = _zoned(np.where(finite, values, 0.0), count).astype(np.float64)
+        self.sum[at] = total = np.add.reduce(wide, axis=1)
+        wide -= (total / np.maximum(zoned.sum(axis=1), 1))[:, None]
+        wide[~zoned] = 0.0
+        self.m2[at] = np.einsum("zij,zij->zj", wide, wide)
+
+    def _count(
+        self, tile: Tile, columns: np.ndarray, values: np.ndarray, finite: np.ndarray
+    ) -> None:
+        if self.missing is None or self.odd is None:
+            self.missing = np.zeros(self.sum.shape, np.int64)
+            self.odd = np.zeros((3, self.sum.shape[1]), np.int32)
+        at, count = _place(tile, columns)
+        self.missing[at] = _zoned(~finite, count).sum(axis=1)
+        kinds = np.isnan(values), np.isposinf(values), np.isneginf(values)
+        self.odd[:, at[1]] += np.stack([kind.sum(axis=0, dtype=np.int32) for kind in kinds])
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    return [sum(counts[:n]) for n in range(len(counts))]
+
+
+def _place(
+    tile: Tile, columns: np.ndarray | None = None
+) -> tuple[tuple[slice, slice | np.ndarray], int]:
+    """Return where the numbers of a tile, or of some of its columns, belong, and how many zones."""
+    units = tile.units if columns is None else tile.units.start + columns
+    return (tile.zones, units), tile.zones.stop - tile.zones.start
+
+
+def _taken(tile: Tile, columns: np.ndarray) -> np.ndarray:
+    if len(columns) == tile.values.shape[1]:
+        return tile.values
+    return tile.values.take(columns, axis=1)
+
+
+def _zoned(values: np.ndarray, zones: int) -> np.ndarray:
+    """Return a view [zones, rows of each, units]."""
+    return values.reshape(zones, len(values) // zones, values.shape[1])
+
+
+def _wide(values: np.ndarray, *, copy: bool = False) -> np.ndarray:
+    """Return numbers as float64, in memory that is used again."""
+    if values.dtype == np.float64 and not copy:
+        return values
+    wide = scratch("float64", values.shape, np.dtype("float64"))
+    np.copyto(wide, values, casting="unsafe")  # uint64 to float64 rounds
+    return wide
+
+
+def _folds(zoned: np.ndarray) -> int:
+    """Rows that are computed with as if they were one: rows of few numbers cost more."""
+    folds, units = 1, zoned.shape[2]
+    if zoned.shape[1] == ZONE_ROWS and zoned.flags.c_contiguous:
+        while folds < _MOST_FOLDED and 2 * folds * units <= _FOLD:
+            folds *= 2
+    return folds
+
+
+def _folded(reduce: np.ufunc, zoned: np.ndarray, out: np.ndarray) -> None:
+    """Fill in what the rows of each zone are reduced to."""
+    zones, rows, units = zoned.shape
+    folds = _folds(zoned)
+    if folds > 1:
+        found = reduce.reduce(zoned.reshape(zones, rows // folds, -1), axis=1)
+        zoned = found.reshape(zones, folds, units)
+    reduce.reduce(zoned, axis=1, out=out)
+
+
+def _squares(zoned: np.ndarray, out: np.ndarray) -> None:
+    """Fill in the sums of squares over the rows of each zone."""
+    zones, rows, units = zoned.shape
+    folds = _folds(zoned)
+    if folds == 1:
+        np.einsum("zij,zij->zj", zoned, zoned, out=out)
+        return
+    wide = zoned.reshape(zones, rows // folds, -1)
+    found = np.einsum("zij,zij->zj", wide, wide)
+    np.add.reduce(found.reshape(zones, folds, units), axis=1, out=out)
+
+
+def _group_maxima(values: np.ndarray, maxima: np.ndarray) -> None:
+    """Fill in the maximum of every group; the last one may have fewer rows."""
+    whole, units = len(values) // GROUP_ROWS, values.shape[1]
+    groups = values[: whole * GROUP_ROWS].reshape(whole, GROUP_ROWS, units)
+    np.maximum.reduce(groups, axis=1, out=maxima[:whole])
+    if whole < len(maxima):
+        np.maximum.reduce(values[whole * GROUP_ROWS :], axis=0, out=maxima[whole])
