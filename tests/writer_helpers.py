@@ -256,17 +256,18 @@ def read_array(store: Store, snapshot: Snapshot, name: str, *, run: str = "main"
 
 
 def data_files(store: Store) -> set[str]:
-    """Shards, table files and arrays that lie in the folder, hidden ones included."""
-    root = store.local_path("data").parent
-    found = [path for part in ("data", "stats", "tables", "arrays") for path in root.glob(f"{part}/**/*")]
+    """Shards, statistics, table files and arrays in the folder, hidden ones included."""
+    root, parts = store.local_path("data").parent, ("data", "stats", "tables", "arrays")
+    found = [path for part in parts for path in root.glob(f"{part}/**/*")]
     return {path.relative_to(root).as_posix() for path in found if path.is_file()}
 
 
 def named_files(snapshot: Snapshot) -> set[str]:
-    """Shards, table files and arrays that the log names."""
+    """Shards, statistics, table files and arrays that the log names."""
     commits = snapshot.commits
     refs = [ref for each in commits for ref in (*each.shards, *each.tables, *each.arrays)]
-    return {ref.path for ref in refs}
+    stats = [ref.stats.path for each in commits for ref in each.shards if ref.stats is not None]
+    return {*(ref.path for ref in refs), *stats}
 
 
 def writer_threads() -> list[threading.Thread]:

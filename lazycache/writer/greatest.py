@@ -15,9 +15,9 @@ from lazycache.codec.statistics import TOP_ROWS
 from lazycache.writer.numbers import Numbers
 from lazycache.writer.tiles import GROUP_ROWS, parts_of
 
-_VALUES = 1 << 17  # that are looked at at once, so that they stay in the processor's cache
-_MOST_GROUPS = 2 * TOP_ROWS  # of a unit, where some are equal
-_WITHIN = np.arange(GROUP_ROWS)
+_VALUES = 1 << 15  # that are looked at at once, so that they stay in the processor's cache
+_FEW = 4  # of so many values one is new: the others are dropped before
+_WITHIN = np.arange(GROUP_ROWS, dtype=np.int32)
 
 
 class Greatest:
@@ -43,8 +43,7 @@ class Greatest:
         dtype = numbers.dtype
         self._lowest = -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
         self._values = np.full((units, TOP_ROWS), self._lowest, dtype)
-        # no two are equal, or partitions become slow
-        self._rows = np.tile(-1 - np.arange(TOP_ROWS, dtype=np.int32), (units, 1))
+        self._rows = np.tile(_no_rows(TOP_ROWS), (units, 1))
         self._least = self._values[:, 0].copy()  # of those that are kept
         self._seen = 0
 
@@ -57,16 +56,16 @@ class Greatest:
                 run; -Inf where there is none.
             row: The first row.
 
-        Cost: one look at every maximum, and at 512 values of a unit at most.
+        Cost: one look at every maximum, and at 256 values of a unit at most.
         """
         wanted = maxima > self._least
-        if self._values.dtype.kind != "f" and self._seen < TOP_ROWS:
-            wanted[:] = True  # the least integer is above nothing
-        counts = np.count_nonzero(wanted, axis=0)
-        parts = -(-int(np.minimum(counts, _MOST_GROUPS).sum()) * GROUP_ROWS // _VALUES)
-        for units in np.array_split(np.flatnonzero(counts), max(1, parts)):
-            if len(units):
-                self._part(runs, wanted[:, units], maxima, units, row)
+        if self._takes_all:
+            wanted[:] = True
+        most = min(int(np.count_nonzero(wanted)), TOP_ROWS * len(self._least)) * GROUP_ROWS
+        size = -(-len(self._least) // max(1, -(-most // _VALUES)))
+        for first in range(0, len(self._least) if most else 0, size):
+            units = slice(first, first + size)
+            self._part(runs, wanted[:, units], maxima[:, units], first, row)
         self._seen += sum(len(run) for run in runs)
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
@@ -78,36 +77,59 @@ class Greatest:
         rows[(rows < 0) | (values == -np.inf)] = -1
         return values, rows
 
+    @property
+    def _takes_all(self) -> bool:
+        """Whether even the least integer counts, which is above nothing."""
+        return self._values.dtype.kind != "f" and self._seen < TOP_ROWS
+
     def _part(
         self,
         runs: Sequence[np.ndarray],
         wanted: np.ndarray,
         maxima: np.ndarray,
-        units: np.ndarray,
+        first: int,
         row: int,
     ) -> None:
         """Take the values of wanted groups of some units."""
-        _narrow(wanted, maxima, units)
-        group, line = np.divmod(np.flatnonzero(wanted), len(units))
-        place, most = _places(line)
-        shape = (len(units), TOP_ROWS + most * GROUP_ROWS)
-        values = np.full(shape, self._lowest, self._values.dtype)
-        rows = np.broadcast_to(-1 - np.arange(shape[1], dtype=np.int32), shape).copy()
-        values[:, :TOP_ROWS], rows[:, :TOP_ROWS] = self._values[units], self._rows[units]
-        start = 0
-        for run in runs:
-            stop = start + parts_of(len(run), GROUP_ROWS)
-            mine = slice(*np.searchsorted(group, (start, stop)))
-            if mine.start < mine.stop:
-                found = self._of_run(run, group[mine] - start, units[line[mine]], row)
-                for matrix, part in zip((values, rows), found, strict=True):
-                    groups = matrix[:, TOP_ROWS:].reshape(len(units), most, GROUP_ROWS)
-                    groups[line[mine], place[mine]] = part
-            row, start = row + len(run), stop
+        group, unit = _chosen(wanted, maxima)
+        if not len(group):
+            return
+        unit += first
+        values, rows = self._looked_at(runs, group, unit, row)
+        new = np.flatnonzero(values > self._least[unit][:, None])
+        if _FEW * len(new) < values.size and not self._takes_all:
+            unit, values, rows = unit[new // GROUP_ROWS], _only(values, new), _only(rows, new)
+        if len(unit):
+            self._merge(unit, values, rows)
+
+    def _merge(self, unit: np.ndarray, values: np.ndarray, rows: np.ndarray) -> None:
+        """Find the greatest among those that there were and new ones; `unit` is of each line."""
+        units, line, place = _places(unit)
+        most = int(place.max()) + 1
+        width = TOP_ROWS + most * values.shape[1]
+        lowest = np.full(width, self._lowest, values.dtype)
+        values = _beside(self._values[units], values, line, place, lowest)
+        rows = _beside(self._rows[units], rows, line, place, _no_rows(width))
         kept = _first(values, rows)
         self._values[units] = best = np.take_along_axis(values, kept, axis=1)
         self._rows[units] = np.take_along_axis(rows, kept, axis=1)
         self._least[units] = best.min(axis=1)
+
+    def _looked_at(
+        self, runs: Sequence[np.ndarray], group: np.ndarray, unit: np.ndarray, row: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return values and rows of groups, which ascend."""
+        found, start = [], 0
+        for run in runs:
+            stop = start + parts_of(len(run), GROUP_ROWS)
+            mine = slice(*np.searchsorted(group, (start, stop)))
+            if mine.start < mine.stop:
+                found.append(self._of_run(run, group[mine] - start, unit[mine], row))
+            row, start = row + len(run), stop
+        if len(found) == 1:
+            return found[0]
+        values, rows = (np.concatenate(part) for part in zip(*found, strict=True))
+        return values, rows
 
     def _of_run(
         self, run: np.ndarray, group: np.ndarray, unit: np.ndarray, row: int
@@ -116,7 +138,7 @@ class Greatest:
         flat, units = run.reshape(-1), run.shape[1]
         at = (group * (GROUP_ROWS * units) + unit)[:, None] + _WITHIN * units
         values = self._numbers.exact(flat.take(at, mode="clip"))
-        rows = (group * GROUP_ROWS + row).astype(np.int32)[:, None] + _WITHIN.astype(np.int32)
+        rows = (group * GROUP_ROWS + row).astype(np.int32)[:, None] + _WITHIN
         if len(run) % GROUP_ROWS:
             behind = at >= len(flat)
             values[behind] = self._lowest
@@ -128,30 +150,76 @@ class Greatest:
         return values, rows
 
 
-def _places(line: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return how many of the same were before, and how many there are at most."""
-    counts = np.bincount(line)
-    order = np.argsort(line.astype(np.uint16) if len(counts) < 1 << 16 else line, kind="stable")
+def _only(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return some values as groups of one."""
+    found: np.ndarray = values.reshape(-1)[at]
+    return found[:, None]
+
+
+def _no_rows(count: int) -> np.ndarray:
+    """Return row numbers that stand for none; no two are equal, or partitions become slow."""
+    rows: np.ndarray = -1 - np.arange(count, dtype=np.int32)
+    return rows
+
+
+def _beside(
+    kept: np.ndarray, groups: np.ndarray, line: np.ndarray, place: np.ndarray, rest: np.ndarray
+) -> np.ndarray:
+    """Return what is kept of units and, behind that, their groups; `rest` where there is none."""
+    matrix = np.empty((len(kept), len(rest)), kept.dtype)
+    matrix[:] = rest
+    matrix[:, :TOP_ROWS] = kept
+    matrix[:, TOP_ROWS:].reshape(len(kept), -1, groups.shape[1])[line, place] = groups
+    return matrix
+
+
+def _places(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which units there are, of each its number among them, and how many were before."""
+    first = int(unit.min())
+    counts = np.bincount(unit - first)
+    units = np.flatnonzero(counts)
+    line = (np.cumsum(counts > 0) - 1)[unit - first]
+    counts = counts[units]
     place = np.empty_like(line)
-    place[order] = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return place, int(counts.max())
+    small = line.astype(np.min_scalar_type(len(units)))  # sorted in linear time
+    place[np.argsort(small, kind="stable")] = np.arange(len(line)) - np.repeat(
+        np.cumsum(counts) - counts, counts
+    )
+    return units + first, line, place
 
 
-def _narrow(wanted: np.ndarray, maxima: np.ndarray, units: np.ndarray) -> None:
-    """Of units that want too many groups leave the greatest, in place; of equal ones, the first."""
-    crowded = np.flatnonzero(np.count_nonzero(wanted, axis=0) > TOP_ROWS)
-    if not len(crowded):
-        return
-    columns = np.ascontiguousarray(maxima[:, units[crowded]].T)
-    least = len(maxima) - TOP_ROWS
-    chosen = columns >= np.partition(columns, least, axis=1)[:, least, None]
-    tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > _MOST_GROUPS)
+def _chosen(wanted: np.ndarray, maxima: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return wanted groups and their units; where there are too many, only the greatest."""
+    crowded = np.flatnonzero(_counts(wanted) > TOP_ROWS)
+    if len(crowded):
+        every = slice(None) if len(crowded) == wanted.shape[1] else crowded  # much faster
+        wanted[:, every] = _greatest_groups(np.ascontiguousarray(maxima[:, every].T)).T
+    flat = np.flatnonzero(wanted)
+    group = flat // wanted.shape[1]  # much faster than divmod
+    return group, flat - group * wanted.shape[1]
+
+
+def _counts(wanted: np.ndarray) -> np.ndarray:
+    """Count along the first axis: much faster as bytes, as long as they do not overflow."""
+    counts = np.zeros(wanted.shape[1], np.int64)
+    for first in range(0, len(wanted), 255):
+        part = wanted[first : first + 255].view(np.uint8)
+        counts += np.add.reduce(part, axis=0, dtype=np.uint8)
+    return counts
+
+
+def _greatest_groups(maxima: np.ndarray) -> np.ndarray:
+    """Return which groups, of units in lines, are the greatest; of equal ones, the first."""
+    least = maxima.shape[1] - TOP_ROWS
+    bound = np.partition(maxima, least, axis=1)[:, least, None]
+    chosen: np.ndarray = maxima >= bound
+    tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > TOP_ROWS)
     if len(tied):
-        groups = np.arange(len(maxima), dtype=np.int32)
-        first = _first(columns[tied], np.broadcast_to(groups, (len(tied), len(groups))))
-        chosen[tied] = False
-        chosen[tied[:, None], first] = True
-    wanted[:, crowded] = chosen.T
+        lines, bound = maxima[tied], bound[tied]
+        above, equal = lines > bound, lines == bound
+        room = TOP_ROWS - np.count_nonzero(above, axis=1)
+        chosen[tied] = above | (equal & (equal.cumsum(axis=1, dtype=np.int32) <= room[:, None]))
+    return chosen
 
 
 def _first(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -167,7 +235,10 @@ def _first(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32
     rising |= ~_unsigned(rows)
     most = values.shape[1] - TOP_ROWS
-    return np.argpartition(rising, most, axis=1)[:, most:]
+    least = np.partition(rising, most, axis=1)[:, most, None]
+    found = np.flatnonzero(rising >= least).reshape(-1, TOP_ROWS)  # so many, as no two are equal
+    first: np.ndarray = found - np.arange(len(values))[:, None] * values.shape[1]
+    return first
 
 
 def _falling(values: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def has_statistics(spec: SiteSpec, *, shard_bytes: int) -> bool:
 class ShardStatistics:
     """Takes the chunks of one shard, and writes what they amount to.
 
-    Memory: of each unit up to 256 bytes of ranks and 1.8 KiB of blocks, and 1/4 MiB of zones; an
+    Memory: of each unit up to 256 bytes of ranks and 1.8 KiB of blocks, and 1/8 MiB of zones; an
     eighth of a chunk while one is taken.
 
     Args:
@@ -68,6 +68,7 @@ class ShardStatistics:
         self._greatest = self._ranks(units, shard_bytes)
         self._parts = StatisticsParts(spec, path, create=create, stored=self._numbers.stored)
         self._rows = 0
+        self._two_steps = False  # for deviations; as was good for the chunk before
         self._chunks = [0]  # of each block; the last one is open
 
     def _ranks(self, units: int, shard_bytes: int) -> Greatest | None:
@@ -86,7 +87,13 @@ class ShardStatistics:
         first, self._rows = self._rows, self._rows + sum(map(len, rows))
         if self._rows > _MOST_ROWS:
             self._greatest = None
-        zones = ZoneNumbers(rows, self._numbers, with_groups=self._greatest is not None)
+        zones = ZoneNumbers(
+            rows,
+            self._numbers,
+            with_groups=self._greatest is not None,
+            two_steps=self._two_steps,
+        )
+        self._two_steps = zones.wants_two_steps
         self._moments.add(zones)
         if self._greatest is not None and zones.maxima is not None:
             self._greatest.add(rows, zones.maxima, row=first)

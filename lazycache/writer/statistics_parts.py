@@ -24,7 +24,7 @@ SMALL = 64 << 10
 """Bytes that a part may always have."""
 
 _SHARE = 16  # and otherwise this part of the shard's values
-_PENDING = 256 << 10  # bytes of zones that wait in memory
+_PENDING = 128 << 10  # bytes of zones that wait in memory
 
 
 def allowed(values_nbytes: int) -> int:
@@ -108,7 +108,8 @@ class StatisticsParts:
 
     def _last_zones(self) -> tuple[StatsPart, ...]:
         if self._open is not None:
-            self._zones.append(tuple(self._stored(part[None]) for part in self._open))
+            low, high = (self._stored(part[None]) for part in self._open)
+            self._zones.append((low, high))
         size = sum(low.nbytes + high.nbytes for low, high in self._zones)
         if self._zone_parts or size <= self._room:
             self._write_zones(least=1)

@@ -9,8 +9,8 @@ import numpy as np
 
 from lazycache.codec.statistics import ZONE_ROWS
 
-GROUP_ROWS = 16
-"""Rows of a group, whose greatest value says whether it is worth a look; zones have whole groups."""
+GROUP_ROWS = 8
+"""Rows whose greatest value says whether they are worth a look; zones have whole groups."""
 
 _VALUES = 1 << 17  # of a tile: as float64 they are 1 MiB and stay in the L2 cache
 _WIDTH = 1024  # units of a tile

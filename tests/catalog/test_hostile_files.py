@@ -122,7 +122,7 @@ def test_statistics_beyond_the_end_of_their_file_take_no_memory(dataset, part):
         stats[part][2][-1] = 1 << 61
 
     changed(dataset, 1, far)
-    with pytest.raises(StorageError, match="stats/a/.* ends early"):
+    with pytest.raises(StorageError, match=r"stats/a/.* ends early"):
         use(dataset)
 
 
@@ -147,7 +147,7 @@ def test_statistics_with_a_right_checksum_may_lie_too(dataset, part, number):
         path.write_bytes(raw)
 
     changed(dataset, 1, lying)
-    with pytest.raises(CorruptShardError, match="stats/a/.* which cannot be"):
+    with pytest.raises(CorruptShardError, match=r"stats/a/.* which cannot be"):
         lc.open(dataset)["a"].mean("rows") if part == "blocks" else lc.open(dataset)["a"].topk(2)
 
 

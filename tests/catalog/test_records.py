@@ -2,7 +2,6 @@
 
 import json
 import math
-import zlib
 from dataclasses import replace
 
 import pytest

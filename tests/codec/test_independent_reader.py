@@ -31,9 +31,11 @@ def ops(folder: Path) -> list:
 def matrices(raw: bytes, part: list, dtypes: list) -> list:
     """The matrices of a part of a statistics file; None where a count is all zero."""
     rows, crc, offsets = part
-    found, stored = [], [at for at in offsets if at]
-    for at, dtype in zip(offsets, dtypes, strict=True):
-        found.append(np.frombuffer(raw, dtype, rows * UNITS, at).reshape(rows, UNITS) if at else None)
+    stored = [at for at in offsets if at]
+    found = [
+        np.frombuffer(raw, dtype, rows * UNITS, at).reshape(rows, UNITS) if at else None
+        for at, dtype in zip(offsets, dtypes, strict=True)
+    ]
     last = offsets[-1] + rows * UNITS * np.dtype(dtypes[-1]).itemsize
     assert zlib.crc32(raw[stored[0] : last]) == crc
     assert not any(at % 64 for at in offsets)
@@ -136,7 +138,5 @@ def test_values_are_read_by_what_the_log_says(folder):
     tree = found["tree"]
     text = (folder / tree["path"]).read_bytes()[tree["start"] :][: tree["length"]]
     assert zlib.crc32(text) == tree["crc"]
-    assert json.loads(text) == {
-        "dict": {"w": {"tensor": 0}, "n": {"tuple": [1, {"float": "nan"}]}}
-    }
+    assert json.loads(text) == {"dict": {"w": {"tensor": 0}, "n": {"tuple": [1, {"float": "nan"}]}}}
     assert tree["tensors"][0]["shape"] == [2]

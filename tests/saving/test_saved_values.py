@@ -251,7 +251,7 @@ def test_any_json_is_a_value_or_refused(tree):
 
 
 def test_the_name_of_a_dtype_imports_nothing(monkeypatch):
-    """torch imports modules when it is asked for their names: a tree does not ask it."""
+    """Asked for the name of a module of its own, torch imports it: a tree does not ask it."""
     monkeypatch.setattr(torch, "__getattr__", lambda name: pytest.fail(f"asked for {name}"))
     decoder = Decoder(lambda _: torch.ones(1), ragged=lambda *_: None)
     assert decoder.parsed(b'{"dtype":"bfloat16"}') == torch.bfloat16

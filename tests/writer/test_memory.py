@@ -10,7 +10,6 @@ from writer.memory_script import BATCH_BYTES
 
 QUEUE = 64 << 20
 SLACK = 32 << 20  # freed memory on its way back to the system, and pyarrow's own
-STATISTICS = 16 << 20  # of 12 sites of 768 units: what a shard keeps of them until its end
 
 
 @pytest.mark.slow
@@ -28,4 +27,4 @@ def test_peak_memory_is_the_queue_and_one_batch(tmp_path):
     written, grown, blocked = done.stdout.split()
     assert int(written) > 1.5e9
     assert float(blocked) > 0.5  # or the queue was never full and this shows nothing
-    assert int(grown) < QUEUE + BATCH_BYTES + SLACK + STATISTICS, f"{int(grown) >> 20} MiB"
+    assert int(grown) < QUEUE + BATCH_BYTES + SLACK, f"{int(grown) >> 20} MiB"
