@@ -20,7 +20,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lazycache.cache.front_door import FRONT_DOOR
+from lazycache.cache.reading.front_door import FRONT_DOOR
 from lazycache.errors import (
     CaptureError,
     DatasetExistsError,
@@ -32,8 +32,8 @@ from lazycache.errors import (
 
 if TYPE_CHECKING:
     from lazycache.activation_caching import ActivationCaching
-    from lazycache.cache.activation_cache import ActivationCache
-    from lazycache.cache.lazy_tensor import LazyTensor
+    from lazycache.cache.mapping.activation_cache import ActivationCache
+    from lazycache.cache.tensor.lazy_tensor import LazyTensor
     from lazycache.capture.sites.architectures import register_architecture
     from lazycache.dataset import capture, extract, sites
     from lazycache.opening import open  # noqa: A004  # lc.open says what it does
@@ -59,9 +59,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ActivationCache": "lazycache.cache.activation_cache",
+    "ActivationCache": "lazycache.cache.mapping.activation_cache",
     "ActivationCaching": "lazycache.activation_caching",
-    "LazyTensor": "lazycache.cache.lazy_tensor",
+    "LazyTensor": "lazycache.cache.tensor.lazy_tensor",
     "capture": "lazycache.dataset",
     "extract": "lazycache.dataset",
     "open": "lazycache.opening",

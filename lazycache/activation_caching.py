@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazycache.cache.activation_cache import ActivationCache
+from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.capture.caching import activation_caching
 from lazycache.capture.sites.names import HookPoint
 from lazycache.catalog.target import find_target

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lazycache.addition import Addition, Wanted
-from lazycache.cache.activation_cache import ActivationCache
+from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.capture.corpus.corpus import Corpus, longest_input
 from lazycache.capture.corpus.estimate import Estimate
 from lazycache.capture.inputs.where import Where

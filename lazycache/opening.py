@@ -10,11 +10,11 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from lazycache.cache.activation_cache import ActivationCache
-from lazycache.cache.address import Address
-from lazycache.cache.reader import Reader
-from lazycache.cache.stored_sites import BUDGET_BYTES, Connection, StoredSites
-from lazycache.cache.versions import check_version
+from lazycache.cache.dataset.stored_sites import BUDGET_BYTES, Connection, StoredSites
+from lazycache.cache.dataset.versions import check_version
+from lazycache.cache.mapping.activation_cache import ActivationCache
+from lazycache.cache.reading.address import Address
+from lazycache.cache.reading.reader import Reader
 from lazycache.catalog.identity import read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lazycache.cache.lazy_tensor import LazyTensor
-from lazycache.cache.matrices import Matrices
-from lazycache.cache.plan import as_array
-from lazycache.cache.ragged_tensor import RaggedTensor
-from lazycache.cache.ragged_values import flat_values
-from lazycache.cache.spans import Spans, of_ranges
-from lazycache.cache.stored_sites import StoredSites
+from lazycache.cache.dataset.stored_sites import StoredSites
+from lazycache.cache.reading.matrices import Matrices
+from lazycache.cache.reading.ragged_values import flat_values
+from lazycache.cache.selecting.plan import as_array
+from lazycache.cache.selecting.spans import Spans, of_ranges
+from lazycache.cache.tensor.lazy_tensor import LazyTensor
+from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.catalog.column_types import widest
 from lazycache.catalog.identity import create_dataset, read_identity
 from lazycache.catalog.log import CommitLog

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazycache.cache.activation_cache import ActivationCache
+from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.catalog.identity import create_dataset
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.opening import open as open_dataset

@@ -11,10 +11,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lazycache.cache.contents import Contents
-from lazycache.cache.stored_sites import StoredSites
-from lazycache.cache.value_trees import Encoder, as_text
-from lazycache.cache.versions import check_same
+from lazycache.cache.dataset.stored_sites import StoredSites
+from lazycache.cache.dataset.versions import check_same
+from lazycache.cache.mapping.contents import Contents
+from lazycache.cache.values.value_trees import Encoder, as_text
 from lazycache.catalog.entry_records import MOST_TREE_BYTES
 from lazycache.catalog.fields import checked_name
 from lazycache.catalog.identity import read_identity

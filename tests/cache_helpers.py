@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazycache.cache.activation_cache import ActivationCache
-from lazycache.cache.gather import words_of
-from lazycache.cache.reader import Reader
-from lazycache.cache.stored_sites import StoredSites
+from lazycache.cache.dataset.stored_sites import StoredSites
+from lazycache.cache.files.gather import words_of
+from lazycache.cache.mapping.activation_cache import ActivationCache
+from lazycache.cache.reading.reader import Reader
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.shard import ShardEncoder

@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from cache_helpers import Dataset
 
-from lazycache.cache.lazy_tensor import LazyTensor
+from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.codec.dtypes import as_bytes
 from lazycache.storage.open_store import open_store
 from lazycache.types import RAGGED, ShardRef

@@ -16,7 +16,7 @@ from itertools import count
 import duckdb
 import pyarrow as pa
 
-from lazycache.cache.head_names import parse
+from lazycache.cache.names.head_names import parse
 from lazycache.catalog.index_fill import quoted
 from lazycache.errors import LazycacheError, QueryError, ReadOnlyError, nearest
 from lazycache.types import SiteSpec

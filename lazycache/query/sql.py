@@ -49,7 +49,7 @@ def connect(
 
     Example:
         >>> import tempfile
-        >>> from lazycache.cache.reader import Reader
+        >>> from lazycache.cache.reading.reader import Reader
         >>> from lazycache.catalog.snapshot import Snapshot
         >>> from lazycache.storage.local_store import LocalStore
         >>> from lazycache.types import Identity, IoCounters

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 import lazycache
-from lazycache.cache.activation_cache import ActivationCache
+from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.errors import LazycacheError, QueryError
 from lazycache.options import ExtractOptions
 from lazycache.progress import bytes_text

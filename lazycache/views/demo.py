@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 
 import lazycache
-from lazycache.cache.activation_cache import ActivationCache
+from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.capture.sites.names import match_names
 from lazycache.errors import CaptureError, DatasetExistsError, DatasetNotFoundError
 from lazycache.progress import bytes_text

@@ -5,7 +5,7 @@ import pytest
 import torch
 from query_helpers import Made, empty_dataset, token_columns
 
-from lazycache.cache.site_reader import SiteReader
+from lazycache.cache.reading.site_reader import SiteReader
 from lazycache.catalog.index import SCHEMA
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.shard import ShardEncoder

@@ -145,7 +145,7 @@ def test_a_site_without_values_is_declared(tmp_path):
 
 def test_an_error_on_the_way_leaves_nothing(source, tmp_path, monkeypatch):
     """If a read fails half way no dataset appears, and no file is left behind."""
-    from lazycache.cache.lazy_tensor import LazyTensor
+    from lazycache.cache.tensor.lazy_tensor import LazyTensor
 
     calls = iter(range(100))
     whole = LazyTensor.values_of

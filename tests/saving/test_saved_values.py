@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from saving.value_helpers import loaded, same, trees
 
 import lazycache as lc
-from lazycache.cache.lazy_tensor import LazyTensor
-from lazycache.cache.tree_values import Decoder
+from lazycache.cache.tensor.lazy_tensor import LazyTensor
+from lazycache.cache.values.tree_values import Decoder
 from lazycache.errors import CorruptShardError, UnsupportedDtypeError
 from lazycache.samples import small_cache
 
@@ -171,7 +171,7 @@ def test_a_nested_tensor_is_refused(tmp_path):
 
 def test_a_large_tensor_is_written_in_the_memory_it_has(tmp_path):
     """A contiguous tensor is handed to the file as it is: its own pages, no copy."""
-    from lazycache.cache.tensor_leaves import leaf_of_tensor
+    from lazycache.cache.tensor.tensor_leaves import leaf_of_tensor
 
     tensor = torch.arange(10_000.0).reshape(100, 100)
     (piece,) = leaf_of_tensor(tensor).chunks()

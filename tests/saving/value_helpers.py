@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from lazycache.cache.lazy_tensor import LazyTensor
-from lazycache.cache.value_with_info import ValueWithInfo
+from lazycache.cache.tensor.lazy_tensor import LazyTensor
+from lazycache.cache.values.value_with_info import ValueWithInfo
 from lazycache.codec.dtypes import DTYPES
 
 

@@ -1,0 +1,1 @@
+"""Numbers of many rows that pass in blocks, or whose blocks have statistics."""

@@ -1,0 +1,1 @@
+"""Tensors made of tensors: operators, functions, `.map`; read when they are read."""

@@ -1,0 +1,1 @@
+"""One dataset at one version: its sites by name, and the values beside them."""

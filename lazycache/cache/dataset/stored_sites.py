@@ -1,0 +1,345 @@
+"""The sites of one dataset at one version, by name: what an `ActivationCache` reads from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from lazycache.cache.dataset.entries import Entries
+from lazycache.cache.names.head_names import HeadName, parse
+from lazycache.cache.names.name_lookup import Names, resolve
+from lazycache.cache.reading.address import Address, EntriesAddress
+from lazycache.cache.reading.heads import place_of
+from lazycache.cache.reading.site_reader import SiteReader
+from lazycache.cache.reading.source import Source
+from lazycache.cache.selecting import examples as example_maps
+from lazycache.cache.selecting import spans
+from lazycache.cache.selecting.examples import ExampleMap
+from lazycache.cache.selecting.plan_checks import check_spec
+from lazycache.cache.tables.conditions import Params
+from lazycache.cache.tables.restriction import Restriction
+from lazycache.cache.tables.row_origins import Origin
+from lazycache.cache.tables.token_ids import INPUT_IDS, TOKEN_ID, TokenIdReader
+from lazycache.cache.tensor.lazy_tensor import LazyTensor
+from lazycache.cache.tensor.ragged_tensor import RaggedTensor
+from lazycache.catalog.computed import all_sites
+from lazycache.catalog.snapshot import Snapshot
+from lazycache.errors import QueryError, StorageError
+from lazycache.storage.store import Store
+from lazycache.types import CALLS_OF, EXAMPLES, RAGGED, TOKENS, IoCounters, SiteSpec
+
+
+class Connection(Protocol):
+    """What answers SQL over a snapshot: `lazycache.query.sql.Connection`."""
+
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """Return the result of one query."""
+        ...
+
+    def close(self) -> None:
+        """Release the index."""
+        ...
+
+
+Connect = Callable[..., Connection]
+"""Makes one of snapshot, reader and store, and of `kept`, where not all rows may be asked; given by
+the front door, since queries are a stage above this one."""
+
+BUDGET_BYTES = 4 << 30
+"""Default of what a torch function or `np.asarray` may load."""
+
+
+class StoredSites:
+    """The sites of one snapshot of a dataset, stored and computed; lazy tensors by name.
+
+    Opening and looking up read nothing; `io` counts what is read later. Shows one snapshot: later
+    commits do not change it. May be shared between threads. Tensors that were loaded stay valid
+    when it is closed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        snapshot: Snapshot,
+        *,
+        io: IoCounters | None = None,
+        check: bool = False,
+        budget_bytes: int = BUDGET_BYTES,
+        connect: Connect | None = None,
+        location: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.store = store
+        """Where the bytes are."""
+        self.snapshot = snapshot
+        """What there is, at which version."""
+        self.io = IoCounters() if io is None else io
+        """What was read since it was opened, or since `io.reset()`."""
+        self.reader = SiteReader(store, snapshot, io=self.io, check=check)
+        """Reads absolute rows; SQL reads through it too."""
+        self.address = Address(
+            location or store.url,
+            snapshot.identity.uuid,
+            snapshot.version,
+            check=check,
+            budget_bytes=budget_bytes,
+            storage_options=storage_options,
+        )
+        """Where another process opens the same sites; what pickles of them hold."""
+        self._closed = False
+        self._entries: Entries | None = None
+        self._sites = all_sites(snapshot)
+        self._budget_bytes = budget_bytes
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._maps: dict[str, ExampleMap] = {}
+        self._lock = threading.Lock()
+        self.restriction: Restriction | None = None
+        """Which rows of each table are left; None: all."""
+        self._whole: StoredSites | None = None
+        self._closes_whole = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether reads are refused."""
+        return self._closed or (self._whole is not None and self._whole.closed)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StorageError(f"{self.url} was closed: open it again to read.")
+
+    @property
+    def url(self) -> str:
+        """The address it was opened with."""
+        return self.store.url
+
+    @property
+    def version(self) -> int:
+        """Version of the snapshot."""
+        return self.snapshot.version
+
+    @property
+    def sites(self) -> Mapping[str, SiteSpec]:
+        """What a row of each site is, by name. Computed sites have the layout `computed`."""
+        return self._sites
+
+    @property
+    def entries(self) -> Entries:
+        """The values that were stored beside the sites."""
+        self._check_open()
+        with self._lock:
+            if self._entries is None:
+                self._entries = Entries(
+                    self.store,
+                    self.snapshot.entries,
+                    io=self.io,
+                    check=self.address.check,
+                    budget_bytes=self._budget_bytes,
+                    reopen=EntriesAddress(self.address),
+                )
+            return self._entries
+
+    def showing(self, snapshot: Snapshot, *, io: IoCounters) -> StoredSites:
+        """Return the sites of another snapshot of the same dataset, opened and restricted alike."""
+        found = StoredSites(
+            self.store,
+            snapshot,
+            io=io,
+            check=self.address.check,
+            budget_bytes=self._budget_bytes,
+            connect=self._connect,
+            location=self.address.url,
+            storage_options=self.address.storage_options,
+        )
+        for condition, params in self.address.where:
+            found = found.where(condition, params, closing=True)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # by address: no value is pickled, the dataset is opened where it is unpickled
+        return self.address, ()
+
+    def stored_bytes(self, site: str) -> int:
+        """Return the bytes of a site's values in the dataset; 0 of one that is computed.
+
+        Raises:
+            SiteNotFoundError: no such site; names the nearest.
+        """
+        if site in self.reader.computed:
+            return 0
+        chunks = [chunk for shard in self.snapshot.shards(site) for chunk in shard.ref.chunks]
+        units = sum(chunk.rows if chunk.width is None else chunk.width for chunk in chunks)
+        return units * self._sites[site].row_bytes
+
+    def rows(self, site: str) -> int:
+        """Return how many rows a site has values for.
+
+        Raises:
+            SiteNotFoundError: no such site; names the nearest.
+        """
+        if self.restriction is None:
+            return self._covered_rows(site)
+        covered = spans.of_ranges(*self.reader.covered_spans(site))
+        return (self.restriction.rows(self._sites[site].table) & covered).count
+
+    def _covered_rows(self, site: str) -> int:
+        one = self.reader.computed.get(site)
+        return self.snapshot.covered(site) if one is None else one.rows
+
+    @property
+    def names(self) -> Names:
+        """What keys can mean here."""
+        infos = tuple(run.info for run in self.snapshot.runs.values())
+        return Names(self._sites, self.url, infos)
+
+    def tensor(self, site: object) -> LazyTensor | RaggedTensor:
+        """Return a site, or a head of one, as a lazy tensor. Reads nothing.
+
+        Args:
+            site: Its name, or another that `name_lookup.resolve` knows: `("resid_post", 3)`.
+
+        Raises:
+            SiteNotFoundError: no such site; names the nearest.
+        """
+        if self.has_token_ids(site):
+            return self._token_ids()
+        name = site if isinstance(site, str) and site in self._sites else resolve(site, self.names)
+        spec = self._sites.get(name)
+        if spec is not None:
+            return self._tensor(spec)
+        head = parse(name)
+        assert head is not None, "what is found is a site, or a head of one"
+        return self._head(head, self._sites[head.site])
+
+    def has_token_ids(self, name: object) -> bool:
+        """Whether `name` is that of the ids of the tokens, and these were stored."""
+        if not isinstance(name, str) or name != INPUT_IDS or name in self._sites:
+            return False
+        return TOKEN_ID in self.snapshot.columns(TOKENS)
+
+    def _token_ids(self) -> LazyTensor:
+        source = Source(
+            reader=TokenIdReader(self),
+            spec=TokenIdReader.spec,
+            url=self.url,
+            examples=partial(self._all_examples, TOKENS),
+            budget_bytes=self._budget_bytes,
+            origins=partial(_of_table, self, TOKENS),
+            reopen=self.address,
+        )
+        return LazyTensor(source)
+
+    def _tensor(self, spec: SiteSpec) -> LazyTensor | RaggedTensor:
+        if spec.name not in self.reader.computed:
+            check_spec(spec)
+        calls_of = {calls: table for table, calls in CALLS_OF.items()}.get(spec.table)
+        source = Source(
+            reader=self.reader,
+            spec=spec,
+            url=self.url,
+            examples=lambda: self._examples(spec),
+            budget_bytes=self._budget_bytes,
+            called=None if calls_of is None else lambda: self._all_examples(calls_of),
+            origins=partial(_of_table, self, spec.table),
+            reopen=self.address,
+        )
+        return RaggedTensor(source) if spec.layout == RAGGED else LazyTensor(source)
+
+    def _head(self, name: HeadName, spec: SiteSpec) -> LazyTensor | RaggedTensor:
+        """Return one head of a site, without its dimension."""
+        one = self.reader.computed.get(spec.name)
+        place = place_of(self.snapshot, name, spec, stored=None if one is None else one.source)
+        x = self._tensor(spec)
+        if isinstance(x, RaggedTensor):
+            return x[:, place]
+        return x[(*(slice(None),) * x.lead_ndim, place)]
+
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """Ask in SQL; see `ActivationCache.sql`."""
+        self._check_open()
+        with self._lock:
+            if self._connection is None:
+                if self._connect is None:
+                    raise QueryError("This cache was made without SQL; lc.open(url) has it.")
+                kept = {} if self.restriction is None else {"kept": self.restriction.kept()}
+                self._connection = self._connect(self.snapshot, self.reader, self.store, **kept)
+            connection = self._connection
+        return connection.sql(query, params)
+
+    def restriction_by(self, condition: str, params: Params = None) -> Restriction:
+        """Return the rows that a condition keeps of those that are here; see `where`."""
+        return Restriction(self, condition, params, before=self.restriction)
+
+    def where(self, condition: str, params: Params = None, *, closing: bool = False) -> StoredSites:
+        """Return the sites of the rows that a condition keeps; see `ActivationCache.where`.
+
+        They read through this one's reader; closing them does not close it, unless `closing`.
+
+        Raises:
+            QueryError: no such column, names the nearest; or not one expression.
+        """
+        params = copy(params)  # what the caller does to them later comes too late
+        found = object.__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        found.restriction = self.restriction_by(condition, params)
+        found.address = replace(self.address, where=(*self.address.where, (condition, params)))
+        found._connection, found._entries, found._maps = None, None, {}
+        found._lock, found._whole, found._closes_whole = threading.Lock(), self, closing
+        return found
+
+    def close(self) -> None:
+        """Drop the file maps and the index; further reads are refused. Loaded tensors stay."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+            entries, self._entries = self._entries, None
+        if connection is not None:
+            connection.close()
+        if entries is not None:
+            entries.close()
+        if self._whole is None:
+            self.reader.close()
+        elif self._closes_whole:
+            self._whole.close()
+
+    def _examples(self, spec: SiteSpec) -> ExampleMap:
+        """Return the examples of a site; sites that cover their whole table share them."""
+        # one row per example cannot be left out without moving the others: there, rows that the
+        # site lacks stay in the map and are refused when they are read
+        covered = self._covered_rows(spec.name)
+        if spec.table == EXAMPLES or covered == self.snapshot.rows(spec.table):
+            return self._all_examples(spec.table)
+        return self._kept(f"site {spec.name}", lambda: self._build(spec.table, site=spec.name))
+
+    def _all_examples(self, table: str) -> ExampleMap:
+        """Return the examples of a whole table."""
+        return self._kept(f"table {table}", lambda: self._build(table, site=None))
+
+    def _kept(self, key: str, build: Callable[[], ExampleMap]) -> ExampleMap:
+        known = self._maps.get(key)
+        if known is None:
+            # built under the lock: threads that ask at once shall not each build it
+            with self._lock:
+                known = self._maps.get(key)
+                if known is None:
+                    known = self._maps[key] = build()
+        return known
+
+    def _build(self, table: str, *, site: str | None) -> ExampleMap:
+        covered = None if site is None else self.reader.covered_spans(site)
+        if self.restriction is not None:
+            return self.restriction.map(table, covered)
+        # an example of which no token was kept is in the table of examples all the same
+        listed = None if table == EXAMPLES else self.snapshot.extents(EXAMPLES)
+        return example_maps.build(self.snapshot.extents(table), covered=covered, listed=listed)
+
+
+def _of_table(sites: StoredSites, table: str, rows: np.ndarray) -> tuple[Origin, ...]:
+    # no closure: it is pickled with tensors that are computed of these rows
+    return (Origin(sites, table, rows, slice(None)),)

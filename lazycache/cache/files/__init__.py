@@ -1,0 +1,1 @@
+"""Bytes of shards: memory maps, gathers, ranged reads."""

@@ -1,0 +1,173 @@
+"""Rows of mapped or fetched bytes as tensors.
+
+Consecutive rows are a strided view; scattered rows are one indexed copy. Bytes are moved by numpy,
+whatever the dtype: torch has no indexed copy for some dtypes, and numpy stays on our thread.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from lazycache.cache.files.parallel import PIECE_VALUES, share
+from lazycache.cache.selecting.plan_checks import ALIGNMENT
+from lazycache.cache.selecting.units import Units
+from lazycache.errors import MemoryBudgetError
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WIDE = {8: "<i8", 16: "<c16"}
+_SHARED_BYTES = 2 << 20
+_HUGE_BYTES = 1 << 22
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return uninitialised memory; large ones on huge pages, which halves the cost of a load.
+
+    Raises:
+        MemoryBudgetError: the system has not that much memory.
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _HUGE_BYTES:
+        # named: torch.set_default_device must not decide where bytes are read to
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    try:
+        # numpy asks the kernel for huge pages (MADV_HUGEPAGE), torch's allocator does not
+        raw = np.empty(nbytes, dtype=np.uint8)
+    except MemoryError as exc:
+        raise MemoryBudgetError(
+            f"{nbytes:,} bytes for a tensor of shape {shape}: the system does not have them. "
+            "Read a part, or stream with .chunks() or an aggregation."
+        ) from exc
+    return as_tensor(raw, dtype, shape)
+
+
+def rows_view(
+    flat: torch.Tensor, *, offset: int, rows: int, row_elements: int, units: Units
+) -> torch.Tensor:
+    """Return consecutive rows of a flat tensor of the site's dtype: [rows, *units.shape].
+
+    `offset` is the first row's element. A strided window of units is a view; scattered units are
+    copied.
+    """
+    if units.strides is not None:
+        shape, strides = (rows, *units.shape), (row_elements, *units.strides)
+        return flat.as_strided(shape, strides, offset + units.start)
+    assert units.positions is not None
+    whole = flat.as_strided((rows, row_elements), (row_elements, 1), offset)
+    words = words_of(whole)[:, units.positions.reshape(-1)]
+    return as_tensor(words.reshape(-1).view(np.uint8), flat.dtype, (rows, *units.shape))
+
+
+class _Memory:
+    """Bytes of this process as numpy sees them: elements at a fixed distance from an address."""
+
+    def __init__(self, address: int, *, count: int, stride: int, kind: str) -> None:
+        # called writable, or torch warns; nobody writes
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, False),
+            "shape": (count,),
+            "strides": (stride,),
+            "typestr": kind,
+        }
+
+
+def gather_rows(
+    addresses: np.ndarray, *, row_bytes: int, itemsize: int, units: Units, out: np.ndarray
+) -> None:
+    """Copy the units of rows that begin at memory addresses to `out`: uint8[n * bytes of units].
+
+    The rows may lie in any number of maps, whose bytes the caller has checked and keeps alive.
+    Every row begins at a multiple of a `slot` from every other, across chunks and files (chunks are
+    aligned, maps begin at pages): so all of them are elements of one array of overlapping rows, and
+    one indexed copy gathers them in the order asked for, whatever they belong to.
+
+    Cost: one copy; a large one is shared with a second thread.
+    """
+    low = int(addresses.min())
+    if units.is_run:
+        size, start, stride = units.count * itemsize, units.start * itemsize, _slot(row_bytes)
+        index = (addresses - low) // stride
+        word = math.gcd(16, size, stride, low + start)
+        if word in _WIDE and len(index) * size >= _SHARED_BYTES:
+            _gather_shared(index, low + start, stride=stride, word=word, out=out)
+            return
+    else:
+        size, start, stride = itemsize, 0, itemsize
+        index = ((addresses - low) // itemsize)[:, None] + places_of(units)
+    kind = f"<u{size}" if size in _WORDS else f"|V{size}"
+    memory = _Memory(low + start, count=int(index.max()) + 1, stride=stride, kind=kind)
+    out.view(kind).reshape(index.shape)[...] = np.asarray(memory)[index]
+
+
+def _gather_shared(
+    index: np.ndarray, address: int, *, stride: int, word: int, out: np.ndarray
+) -> None:
+    """Copy pieces that begin `index` strides behind an address, on two threads.
+
+    By torch, which lets go of Python's lock while it copies; in pieces so small that it starts no
+    threads of its own (see `parallel`).
+    """
+    last, size = int(index.max()), out.size // len(index)
+    count = (last * stride + size) // word
+    memory = _Memory(address, count=count, stride=word, kind=_WIDE[word])
+    words = torch.from_numpy(np.asarray(memory))
+    rows = words.as_strided((last + 1, size // word), (stride // word, 1))
+    into = torch.from_numpy(out).view(words.dtype).view(len(index), size // word)
+    chosen, step = torch.from_numpy(index), max(1, (PIECE_VALUES - 1) * word // size)
+
+    def copy(first: int) -> None:
+        piece = slice(first, first + step)
+        torch.index_select(rows, 0, chosen[piece], out=into[piece])
+
+    share(copy, range(0, len(index), step))
+
+
+def _slot(row_bytes: int) -> int:
+    return math.gcd(ALIGNMENT, row_bytes)
+
+
+def as_tensor(raw: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return bytes of an array as a tensor that shares and owns its memory."""
+    return torch.from_numpy(raw).view(dtype).view(shape)
+
+
+def places_of(units: Units) -> np.ndarray:
+    """Return the elements of a row that are selected, in order: int64[n]."""
+    if units.positions is not None:
+        return units.positions.reshape(-1)
+    assert units.strides is not None
+    places = np.array(units.start, dtype=np.int64)
+    for n, s in zip(units.shape, units.strides, strict=True):
+        places = places[..., None] + np.arange(n) * s
+    return places.reshape(-1)
+
+
+def words_of(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as a numpy array of unsigned words, sharing its memory; strides are kept."""
+    words: np.ndarray = tensor.view(_WORDS[tensor.element_size()]).numpy()
+    return words.view(f"u{tensor.element_size()}")
+
+
+def rows_of_bytes(
+    buffer: memoryview, *, itemsize: int, rows: int, row_elements: int, units: Units, skip: int
+) -> np.ndarray:
+    """Return the units of consecutive rows in fetched bytes, as unsigned words.
+
+    `skip` is how many elements of the first row come before the buffer. Cost: a view, or a copy of
+    scattered units.
+    """
+    flat = np.frombuffer(buffer, dtype=f"u{itemsize}")
+    if units.strides is not None:
+        return np.lib.stride_tricks.as_strided(
+            flat[units.start - skip :],
+            (rows, *units.shape),
+            tuple(s * itemsize for s in (row_elements, *units.strides)),
+            writeable=False,
+        )
+    assert units.positions is not None
+    numbers = np.arange(rows).reshape((rows,) + (1,) * units.positions.ndim) * row_elements
+    picked: np.ndarray = flat[numbers + (units.positions - skip)]
+    return picked

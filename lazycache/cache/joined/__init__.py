@@ -1,0 +1,1 @@
+"""Tensors one behind the other, without a copy."""

@@ -1,0 +1,93 @@
+"""The statistics of tensors that are joined: those of their parts, at the rows they have there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lazycache.cache.aggregates.covering import statistics_of, unit_numbers
+from lazycache.cache.joined.joined_rows import JoinedRows
+from lazycache.cache.reading.known import Known
+from lazycache.cache.reading.stored_statistics import SiteStatistics
+
+if TYPE_CHECKING:
+    from lazycache.cache.tensor.lazy_tensor import LazyTensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartStatistics:
+    """What is known of one part of a joined tensor."""
+
+    found: SiteStatistics
+    """What is known of its site."""
+    units: torch.Tensor | None
+    """int64[units]: the units that it selects; None for all."""
+    shift: int
+    """What is added to a row of the site to get its row in the joined tensor."""
+    blocks: np.ndarray
+    """int64[n]: blocks of the site all of whose rows are in the joined tensor."""
+    tops: np.ndarray
+    """int64[n]: parts of the site with known greatest values, likewise."""
+
+    def chosen(self, units: torch.Tensor | None) -> torch.Tensor | None:
+        """Return units of the joined tensor as those of the site."""
+        if units is None or self.units is None:
+            return self.units if units is None else units
+        return self.units[units]
+
+
+class JoinedStatistics:
+    """Blocks of all parts, in order. As `SiteStatistics`."""
+
+    def __init__(self, parts: Sequence[PartStatistics]) -> None:
+        self._parts = parts
+        blocks = [(p.found.starts[p.blocks], p.found.stops[p.blocks], p.shift) for p in parts]
+        self.starts = np.concatenate([starts + shift for starts, _, shift in blocks])
+        """As `SiteStatistics.starts`."""
+        self.stops = np.concatenate([stops + shift for _, stops, shift in blocks])
+        """As `SiteStatistics.stops`."""
+        self._ends = np.cumsum([len(part.blocks) for part in parts])
+        self._tops = [(part, int(i)) for part in parts for i in part.tops]
+        firsts, lasts = (
+            np.concatenate([part.found.tops[end][part.tops] + part.shift for part in parts])
+            for end in (0, 1)
+        )
+        self.tops = firsts, lasts
+        """As `SiteStatistics.tops`."""
+
+    def known(self, chosen: np.ndarray, units: torch.Tensor | None) -> Iterator[Known]:
+        """Yield the numbers of blocks, part by part; as `SiteStatistics.known`."""
+        for part, mine in zip(self._parts, np.split(chosen, self._ends[:-1]), strict=True):
+            if mine.any():
+                theirs = np.zeros(len(part.found.starts), dtype=np.bool_)
+                theirs[part.blocks[mine]] = True
+                yield from part.found.known(theirs, part.chosen(units))
+
+    def top(self, part: int) -> tuple[torch.Tensor, np.ndarray]:
+        """Return greatest values and their rows; as `SiteStatistics.top`."""
+        one, number = self._tops[part]
+        values, rows = one.found.top(number)
+        if one.units is not None:
+            values, rows = values[:, one.units], rows[:, one.units.numpy()]
+        return values, np.where(rows >= 0, rows + one.shift, rows)
+
+
+def of_parts(tensors: Sequence[LazyTensor], rows: JoinedRows) -> JoinedStatistics | None:
+    """Return what is known of joined tensors; None if there is nothing. Reads nothing."""
+    parts = []
+    for number, x in enumerate(tensors):
+        part, found = rows.parts[number], statistics_of(x)
+        # rows that are not moved all alike are no blocks here
+        if found is None or part.rows is not None:
+            continue
+        low, high = part.first, part.first + part.extent
+        inside = (found.starts >= low) & (found.stops <= high)
+        firsts, lasts = found.tops
+        shift = int(rows.starts[number]) - part.first
+        tops = np.flatnonzero((firsts >= low) & (lasts <= high))
+        parts.append(PartStatistics(found, unit_numbers(x), shift, np.flatnonzero(inside), tops))
+    return JoinedStatistics(parts) if parts else None

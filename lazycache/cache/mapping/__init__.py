@@ -1,0 +1,1 @@
+"""`ActivationCache`: a mapping that does what easyroutine's cache does."""

@@ -1,0 +1,1 @@
+"""A selection into memory."""

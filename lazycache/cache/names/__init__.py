@@ -1,0 +1,1 @@
+"""What a person calls a site: keys, heads, patterns, names of other tools. Pure."""

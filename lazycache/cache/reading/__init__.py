@@ -1,0 +1,1 @@
+"""Row numbers to values: of stored sites, and of those that are computed."""

@@ -1,0 +1,1 @@
+"""What an index selects, and where it lies: composed, never read. Pure."""

@@ -1,0 +1,1 @@
+"""Several sites as one tensor: [layers, examples, positions, *row]."""

@@ -1,0 +1,1 @@
+"""Rows by what the tables say of them: conditions, groups, columns."""

@@ -1,0 +1,1 @@
+"""Lazy tensors, ragged or not, and their methods."""

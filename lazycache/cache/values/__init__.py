@@ -1,0 +1,1 @@
+"""Values in memory: described, joined, moved, as trees of plain JSON."""

@@ -1,0 +1,41 @@
+"""lazycache.cache.files.parallel: work on a few threads, in order."""
+
+import threading
+
+import pytest
+
+from lazycache.cache.files.parallel import ordered, threads
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_order_of_the_items(workers: int) -> None:
+    """The order does not depend on the threads."""
+    assert list(ordered(lambda i: i * i, range(50), workers=workers)) == [i * i for i in range(50)]
+
+
+def test_items_are_taken_only_a_few_ahead() -> None:
+    """A slow consumer holds the source back, so memory is bounded."""
+    taken = []
+
+    def source():
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    results = ordered(lambda i: i, source(), workers=2)
+    assert next(results) == 0
+    assert len(taken) <= 5
+    results.close()
+
+
+def test_an_error_comes_out_and_the_threads_end() -> None:
+    """The first error is raised where the results are consumed."""
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(ordered(lambda i: 1 // (3 - i), range(10), workers=2))
+    assert threading.active_count() == before
+
+
+def test_small_work_stays_on_the_caller() -> None:
+    """Starting threads costs more than a small copy."""
+    assert threads(1000) == 1
