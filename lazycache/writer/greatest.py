@@ -98,7 +98,8 @@ class Greatest:
         values, rows = self._looked_at(runs, group, unit, row)
         new = np.flatnonzero(values > self._least[unit][:, None])
         if _FEW * len(new) < values.size and not self._takes_all:
-            unit, values, rows = unit[new // GROUP_ROWS], _only(values, new), _only(rows, new)
+            unit = unit[new // GROUP_ROWS]
+            values, rows = (of.reshape(-1)[new][:, None] for of in (values, rows))
         if len(unit):
             self._merge(unit, values, rows)
 
@@ -112,7 +113,8 @@ class Greatest:
         rows = _beside(self._rows[units], rows, line, place, _no_rows(width))
         kept = _first(values, rows)
         self._values[units] = best = np.take_along_axis(values, kept, axis=1)
-        self._rows[units] = np.take_along_axis(rows, kept, axis=1)
+        kept_rows = np.take_along_axis(rows, kept, axis=1)
+        self._rows[units] = np.where(kept_rows < 0, _no_rows(TOP_ROWS), kept_rows)
         self._least[units] = best.min(axis=1)
 
     def _looked_at(
@@ -150,12 +152,6 @@ class Greatest:
         return values, rows
 
 
-def _only(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return some values as groups of one."""
-    found: np.ndarray = values.reshape(-1)[at]
-    return found[:, None]
-
-
 def _no_rows(count: int) -> np.ndarray:
     """Return row numbers that stand for none; no two are equal, or partitions become slow."""
     rows: np.ndarray = -1 - np.arange(count, dtype=np.int32)
@@ -174,7 +170,7 @@ def _beside(
 
 
 def _places(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which units there are, of each its number among them, and how many were before."""
+    """Return the units there are, and for each one its number and how many were before it."""
     first = int(unit.min())
     counts = np.bincount(unit - first)
     units = np.flatnonzero(counts)

@@ -212,6 +212,20 @@ def test_the_greatest_are_found_in_any_order_of_values(kind, dtype):
     check_top(values, read_top(shard, spec, read))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint64])
+def test_the_greatest_of_many_short_chunks_are_found(dtype):
+    """Chunks of fewer rows than a group, and units of fewer finite values than ranks."""
+    values = (torch.randn(90, 12) * 3).abs().round()
+    values[:40, 0], values[:, 1] = 0.0, 0.0
+    if dtype == torch.bfloat16:  # without NaN, other values are looked at
+        values[1:50, 2], values[:, 3], values[::2, 4] = math.nan, -math.inf, math.inf
+    values = values.to(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "SMALLEST_SHARD", 1)
+        shard, spec, read = gathered(values, [*[2] * 10, 3, 9, 30, 28])
+    check_top(values, read_top(shard, spec, read))
+
+
 def test_what_would_be_large_beside_the_values_is_left_out():
     """A part above 64 KiB has at most a sixteenth of the values; a tiny shard has none at all."""
     wide = torch.randn(100, 4096, dtype=torch.float32)
