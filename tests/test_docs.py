@@ -73,7 +73,10 @@ def test_the_links_of_a_page_lead_to_files_that_exist(page):
 def test_the_readme_marks_the_two_commands_of_a_new_machine():
     """Both are one line for a machine that has python3 alone; the first ends with the demo."""
     readme = README.read_text(encoding="utf-8")
-    for mark, end in (("demo", "/lazycache demo"), ("tests", "/python -m pytest -n auto")):
+    for mark, end in (
+        ("demo", "/lazycache demo"),
+        ("tests", "/python -m pytest -n auto --dist loadfile"),
+    ):
         found = re.search(rf"<!-- command: {mark} -->\n```bash\n(.+)\n```", readme)
         assert found is not None
         assert found.group(1).startswith("python3 -m venv .venv && ")

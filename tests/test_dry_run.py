@@ -42,7 +42,7 @@ def sizes(cache):
         {"transform": {"logits": lambda rows: rows[:, :3].double()}},
         {"batch_tokens": 30},
     ],
-    ids=str,
+    ids=lambda options: ",".join(options) or "none",
 )
 def test_an_estimate_of_a_whole_corpus_is_exact(model, tmp_path, options):
     """Rows and bytes of every site and table are those that the run then stores."""

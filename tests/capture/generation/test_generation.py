@@ -189,7 +189,9 @@ POSITIONS = [
 ]
 
 
-@pytest.mark.parametrize("positions", POSITIONS, ids=str)
+@pytest.mark.parametrize(
+    "positions", POSITIONS, ids=lambda chosen: "callable" if callable(chosen) else str(chosen)
+)
 def test_positions_are_those_of_the_finished_sequences(positions):
     """The last token is the last one that the model read, whatever the pass it came in."""
     model = strong("llama")

@@ -48,7 +48,7 @@ def _kinds(name):
     kinds = {site.prefix + site.kind for site in sites} | {
         f"{site.prefix}pattern" for site in sites if site.kind == "z"
     }
-    return sorted(kinds, key=lambda kind: CANONICAL.index(kind.rpartition(".")[2]))
+    return sorted(kinds, key=lambda kind: (CANONICAL.index(kind.rpartition(".")[2]), kind))
 
 
 PAIRS = [(name, kind) for name in f.CASES for kind in _kinds(name)]
