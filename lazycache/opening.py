@@ -10,7 +10,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from lazycache.cache.dataset.stored_sites import BUDGET_BYTES, Connection, StoredSites
+from lazycache.cache.dataset.connection import Connection
+from lazycache.cache.dataset.stored_sites import BUDGET_BYTES, StoredSites
 from lazycache.cache.dataset.versions import check_version
 from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.cache.reading.address import Address

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from lazycache.cache.dataset.connection import Connect, Connection
 from lazycache.cache.dataset.entries import Entries
 from lazycache.cache.names.head_names import HeadName, parse
 from lazycache.cache.names.name_lookup import Names, resolve
@@ -33,23 +34,6 @@ from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import QueryError, StorageError
 from lazycache.storage.store import Store
 from lazycache.types import CALLS_OF, EXAMPLES, RAGGED, TOKENS, IoCounters, SiteSpec
-
-
-class Connection(Protocol):
-    """What answers SQL over a snapshot: `lazycache.query.sql.Connection`."""
-
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
-        """Return the result of one query."""
-        ...
-
-    def close(self) -> None:
-        """Release the index."""
-        ...
-
-
-Connect = Callable[..., Connection]
-"""Makes one of snapshot, reader and store, and of `kept`, where not all rows may be asked; given by
-the front door, since queries are a stage above this one."""
 
 BUDGET_BYTES = 4 << 30
 """Default of what a torch function or `np.asarray` may load."""
