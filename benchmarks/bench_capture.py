@@ -97,6 +97,15 @@ def with_lazycache(bench: Bench) -> None:
         bench.run()
 
 
+def without_statistics(bench: Bench) -> None:
+    """The same without statistics."""
+    bench.settings["statistics"] = False
+    try:
+        with_lazycache(bench)
+    finally:
+        del bench.settings["statistics"]
+
+
 @contextmanager
 def plain_hooks(bench: Bench) -> Iterator[dict[str, torch.Tensor]]:
     """What one writes by hand: each hook copies its tensor to the host."""
@@ -135,6 +144,7 @@ def with_torch_save(bench: Bench) -> None:
 WAYS: dict[str, Callable[[Bench], None]] = {
     "forward only": forward_only,
     "lazycache": with_lazycache,
+    "lazycache, statistics=False": without_statistics,
     "hooks + safetensors": with_safetensors,
     "hooks + torch.save": with_torch_save,
 }

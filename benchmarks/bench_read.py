@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,13 @@ def interleaved(peers: list[Any], action: Callable[[Any], Any]) -> dict[str, flo
     return {name: float(np.median(times)) for name, times in took.items()}
 
 
+def mean_of(peer: Any, *, ours: Callable[[Any], Any]) -> Any:
+    """The mean over all rows in float64, by our way or by torch over the map."""
+    if isinstance(peer, Ours):
+        return ours(peer.x)
+    return peer.slice(0, ROWS).mean(0, dtype=torch.float64)
+
+
 def memcpy_seconds(raw: np.memmap) -> float:
     """Median time to copy all bytes within memory, to memory that is new each time."""
     source = np.array(raw)
@@ -187,15 +195,12 @@ def main() -> None:
         rows = [
             line(what, interleaved(peers, action), names) for what, action in operations().items()
         ]
-        mean = interleaved(
-            peers[:2],
-            lambda peer: (
-                peer.x.mean("rows")
-                if isinstance(peer, Ours)
-                else peer.slice(0, ROWS).mean(0, dtype=torch.float64)
-            ),
-        )
-        rows.append(line("float64 mean of every unit", mean, names))
+        for what, ours in (
+            ("float64 mean of every unit, from statistics", lambda x: x.mean("rows")),
+            ("float64 mean of every unit of x * 1, streamed", lambda x: (x * 1).mean("rows")),
+        ):
+            took = interleaved(peers[:2], partial(mean_of, ours=ours))
+            rows.append(line(what, took, names))
         rows += [line(f"{n:,} random rows, cold", took, names) for n, took in cold.items()]
         copied = memcpy_seconds(raw)
     print(machine())

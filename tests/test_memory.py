@@ -61,7 +61,7 @@ WRITE = f"""
 
     base = torch.arange({WIDTH}.0) % 7
     model = nn.Identity()
-    with lc.capture(model, sys.argv[1], ":out", commit_bytes=2 << 30) as run:
+    with lc.capture(model, sys.argv[1], ":out", commit_bytes=2 << 30, statistics=False) as run:
         for block in range({BLOCKS}):
             first = block * {BLOCK_ROWS}
             ids = torch.arange(first, first + {BLOCK_ROWS})
@@ -88,26 +88,24 @@ ANALYSE = f"""
         "gathered": every.load().double().mean(0).tolist(),
         "group": groups.values[5].tolist(),
         "where": x.where("block = 7").mean("rows").tolist(),
-        "chunks": sum(part.double().sum().item() for part in x.chunks()),
+        "chunks": sum(part.double().sum().item() for part in x.chunks(bytes=8 << 20)),
     }}))
 """
 
 
-def _limited(script, url, limit):
+def _limited(script, url, limit, answer):
     """Run a script and kill it as soon as its resident memory is above the limit."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), url], stdout=subprocess.PIPE, text=True
-    )
-    while child.poll() is None:
-        status = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii")
-        peak = re.search(r"VmHWM:\s*(\d+) kB", status)
-        if peak is not None and int(peak[1]) * 1024 > limit:
-            os.kill(child.pid, signal.SIGKILL)
-            pytest.fail(f"{int(peak[1]) >> 10} MB of memory; the limit is {limit >> 20}")
-        time.sleep(0.01)
-    output = child.stdout.read()
+    command = [sys.executable, "-c", textwrap.dedent(script), url]
+    with answer.open("w") as file, subprocess.Popen(command, stdout=file) as child:
+        while child.poll() is None:
+            status = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii")
+            peak = re.search(r"VmHWM:\s*(\d+) kB", status)
+            if peak is not None and int(peak[1]) * 1024 > limit:
+                os.kill(child.pid, signal.SIGKILL)
+                pytest.fail(f"{int(peak[1]) >> 10} MB of memory; the limit is {limit >> 20}")
+            time.sleep(0.01)
     assert child.returncode == 0
-    return output
+    return json.loads(answer.read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
@@ -116,18 +114,22 @@ def test_six_gigabytes_are_analysed_in_one(tmp_path):
     url = str(tmp_path / "acts")
     subprocess.run([sys.executable, "-c", textwrap.dedent(WRITE), url], check=True)
     assert sum(p.stat().st_size for p in (tmp_path / "acts").rglob("*.parquet")) > 6 << 30
-    found = json.loads(_limited(ANALYSE, url, LIMIT))
+    found = _limited(ANALYSE, url, LIMIT, tmp_path / "answer.json")
 
     base = (torch.arange(WIDTH) % 7).double()
     ids = torch.arange(BLOCKS * BLOCK_ROWS)
     add = (ids % 97).double()
     assert found["shape"] == [BLOCKS * BLOCK_ROWS, WIDTH]
     mean = base + add.mean()
-    torch.testing.assert_close(torch.tensor(found["mean"]), mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        torch.tensor(found["mean"], dtype=torch.float64), mean, rtol=1e-12, atol=0
+    )
     total = base * len(ids) + add.sum()
     assert found["streamed"] == total.tolist(), "sums of integers are exact"
     std = add.std().expand(WIDTH)
-    torch.testing.assert_close(torch.tensor(found["std"]), std, rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        torch.tensor(found["std"], dtype=torch.float64), std, rtol=1e-9, atol=0
+    )
     norms = torch.stack([(base + k - 1).norm() for k in range(97)])
     norm = norms[ids % 97].mean().item()
     assert found["norm"] == pytest.approx(norm, rel=1e-12)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.dataset.versions import at_version, newest
@@ -19,9 +19,11 @@ from lazycache.errors import LazycacheError, SiteNotFoundError, nearest
 class Persistence(OverDatasets):
     """Saving a cache, opening other versions of it."""
 
-    def copy(self) -> Self:
-        """Return a cache of the same values."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def copy(self) -> Self:
+            """Return a cache of the same values; `ActivationCache` has it."""
+            ...
 
     def save(
         self,
