@@ -24,6 +24,19 @@ settings.register_profile("dev", parent=settings.get_profile("ci"), max_examples
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+LONG = (
+    "tests/faults/",
+    "tests/realmodel/",
+    "tests/test_memory.py",
+    "tests/catalog/test_log_races.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first: side by side, none is left over at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_directory(tmp_path_factory):
     """Indexes of datasets of the tests do not land in the user's cache directory."""

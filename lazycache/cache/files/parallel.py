@@ -94,7 +94,7 @@ def _second() -> ThreadPoolExecutor:
     if pool is None:
         # those of a process that was forked are not ours, and do not run here
         _pools.clear()
-        pool = _pools.setdefault(pid, ThreadPoolExecutor(1, thread_name_prefix="lazycache-share"))
+        pool = _pools.setdefault(pid, ThreadPoolExecutor(1, thread_name_prefix="shared-gather"))
     return pool
 
 

@@ -60,6 +60,7 @@ def test_a_write_stays_with_its_owner(either: str, file: Path) -> None:
 
 def test_a_map_ends_with_the_last_tensor_over_it(either: str, file: Path) -> None:
     """Views of views keep the memory; without them the pages go back."""
+    gc.collect()  # what tests before this one left in cycles
     there, count = maps_of(file), live_maps()
     view = torch.from_numpy(mapped(file, 4096, 90_000)).view(torch.int64)[5:].view(-1, 1)[:3]
     assert maps_of(file) == there + 1
