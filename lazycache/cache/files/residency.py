@@ -82,6 +82,8 @@ class Residency:
         release = self._release()
         if release is not None and _resident() - self._before > self._limit():
             release()
+            # what is left is not ours: maps of others must not make us give back for ever
+            self._before = _resident()
 
     def ranges_at_once(self) -> int:
         """Return how many scattered rows may be touched between two calls of `touched`."""

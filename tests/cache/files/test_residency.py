@@ -20,7 +20,8 @@ from lazycache.storage.open_store import open_store
 
 def test_maps_are_given_back_only_above_what_may_be_resident(monkeypatch):
     """Looked at every 128 MiB that are touched; given back when more than allowed is resident."""
-    seen, given = iter([1000, 1050, 1200, 1000]), []
+    # at the start, 50 more, 200 more, of which 180 stay (somebody else's), 50 more than these
+    seen, given = iter([1000, 1050, 1200, 1180, 1230]), []
 
     class Maps:
         def give_back(self):
@@ -36,7 +37,7 @@ def test_maps_are_given_back_only_above_what_may_be_resident(monkeypatch):
     counts.touched(residency.LOOK_BYTES)
     assert given == ["back"], "200 are not"
     counts.touched(residency.LOOK_BYTES)
-    assert given == ["back"]
+    assert given == ["back"], "what others map is not counted"
 
 
 def test_memory_that_may_be_used_is_the_least_that_is_said():
