@@ -27,6 +27,7 @@ WINDOW_BYTES = 2 << 20
 
 _LEAST = 64 << 20
 _FEWEST = 32
+_SCARCE = 1 << 30
 _STATM = "/proc/self/statm"
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -87,7 +88,10 @@ class Residency:
 
     def ranges_at_once(self) -> int:
         """Return how many scattered rows may be touched between two calls of `touched`."""
-        return max(_FEWEST, self._limit() // WINDOW_BYTES)
+        limit = self._limit()
+        # the worst case of all windows at once is guarded against where memory is scarce only
+        window = WINDOW_BYTES if limit < _SCARCE else WINDOW_BYTES // 16
+        return max(_FEWEST, limit // window)
 
     def _limit(self) -> int:
         if self._most is None:
