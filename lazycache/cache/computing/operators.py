@@ -15,29 +15,12 @@ import torch
 
 from lazycache.cache.computing import arithmetic, torch_functions
 from lazycache.cache.computing.expressions import map_with
+from lazycache.cache.computing.operator_table import OperatorTable
 from lazycache.cache.memory.loading import Loadable, within_budget
 from lazycache.errors import SelectionError
 
 if TYPE_CHECKING:
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
-
-_Binary = Callable[["Operators", Any], Any]
-
-
-def _binary(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> _Binary:
-    def operate(self: Operators, other: Any) -> Any:
-        if not isinstance(other, Operators) and not arithmetic.is_operand(other):
-            return NotImplemented  # as any number or tensor answers
-        return operated(function, (other, self) if reflected else (self, other))
-
-    return operate
-
-
-def _unary(function: Callable[[Any], Any]) -> Callable[[Operators], Any]:
-    def operate(self: Operators) -> Any:
-        return operated(function, (self,))
-
-    return operate
 
 
 def operated(function: Callable[..., Any], args: Sequence[Any]) -> Any:
@@ -61,47 +44,16 @@ def _lazy() -> type[Loadable]:
     return cast("type[Loadable]", Operators)
 
 
-class Operators:
+class Operators(OperatorTable):
     """Operators of a lazy tensor, ragged or not."""
 
     __slots__ = ()
 
-    __array_priority__ = 1000  # `array + x` is asked of x, as of a torch tensor
+    def _takes(self, other: object) -> bool:
+        return isinstance(other, Operators) or arithmetic.is_operand(other)
 
-    __eq__ = _binary(operator.eq)  # as torch, not a bool
-    __ne__ = _binary(operator.ne)
-    # by identity, as torch's: `==` compares values, a dictionary must not read them
-    __hash__ = object.__hash__
-    __lt__ = _binary(operator.lt)
-    __le__ = _binary(operator.le)
-    __gt__ = _binary(operator.gt)
-    __ge__ = _binary(operator.ge)
-    __add__ = _binary(operator.add)
-    __sub__ = _binary(operator.sub)
-    __mul__ = _binary(operator.mul)
-    __matmul__ = _binary(operator.matmul)
-    __truediv__ = _binary(operator.truediv)
-    __floordiv__ = _binary(operator.floordiv)
-    __mod__ = _binary(operator.mod)
-    __pow__ = _binary(operator.pow)
-    __and__ = _binary(operator.and_)
-    __or__ = _binary(operator.or_)
-    __xor__ = _binary(operator.xor)
-    __radd__ = _binary(operator.add, reflected=True)
-    __rsub__ = _binary(operator.sub, reflected=True)
-    __rmul__ = _binary(operator.mul, reflected=True)
-    __rmatmul__ = _binary(operator.matmul, reflected=True)
-    __rtruediv__ = _binary(operator.truediv, reflected=True)
-    __rfloordiv__ = _binary(operator.floordiv, reflected=True)
-    __rmod__ = _binary(operator.mod, reflected=True)
-    __rpow__ = _binary(operator.pow, reflected=True)
-    __rand__ = _binary(operator.and_, reflected=True)
-    __ror__ = _binary(operator.or_, reflected=True)
-    __rxor__ = _binary(operator.xor, reflected=True)
-    __neg__ = _unary(operator.neg)
-    __pos__ = _unary(operator.pos)
-    __abs__ = _unary(operator.abs)
-    __invert__ = _unary(operator.invert)
+    def _operated(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+        return operated(function, args)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         x = cast("Loadable", self)

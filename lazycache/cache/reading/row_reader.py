@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -63,9 +63,13 @@ class WorkedOut:
 
     spec: SiteSpec
 
-    def read(self, site: str, rows: Rows, *, units: tuple[Any, ...] | Units = ()) -> torch.Tensor:
-        """Return rows: [n, *units], the caller's own."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def read(
+            self, site: str, rows: Rows, *, units: tuple[Any, ...] | Units = ()
+        ) -> torch.Tensor:
+            """Return rows: [n, *units], the caller's own."""
+            ...
 
     def take(
         self, site: str, rows: np.ndarray, *, units: tuple[Any, ...] | Units = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +10,7 @@ import torch
 
 from lazycache.cache.computing import torch_functions
 from lazycache.cache.computing.arithmetic import is_operand
+from lazycache.cache.computing.operator_table import OperatorTable
 from lazycache.cache.computing.operators import Operators
 from lazycache.cache.memory.loading import within_budget
 from lazycache.errors import SelectionError
@@ -19,23 +19,7 @@ if TYPE_CHECKING:
     from lazycache.cache.stacks.stack import LazyStack
 
 
-def _binary(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> Any:
-    def operate(self: StackOperators, other: Any) -> Any:
-        if not isinstance(other, (StackOperators, Operators)) and not is_operand(other):
-            return NotImplemented  # as any number or tensor answers
-        return operated(function, (other, self) if reflected else (self, other))
-
-    return operate
-
-
-def _unary(function: Callable[[Any], Any]) -> Any:
-    def operate(self: StackOperators) -> Any:
-        return operated(function, (self,))
-
-    return operate
-
-
-def operated(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+def operated(function: Callable[..., Any], args: Sequence[Any]) -> LazyStack:
     """Return a function of operands, of which some are stacks: of each layer.
 
     Raises:
@@ -44,7 +28,8 @@ def operated(function: Callable[..., Any], args: Sequence[Any]) -> Any:
     stacks = [cast("LazyStack", arg) for arg in args if isinstance(arg, StackOperators)]
     largest = max(stacks, key=len)
     columns = [_layers(arg, largest) for arg in args]
-    return largest.restacked([function(*layer) for layer in zip(*columns, strict=True)])
+    made: LazyStack = largest.restacked([function(*layer) for layer in zip(*columns, strict=True)])
+    return made
 
 
 def _layers(operand: Any, stack: LazyStack) -> list[Any]:
@@ -61,47 +46,16 @@ def _layers(operand: Any, stack: LazyStack) -> list[Any]:
     return parts if len(parts) == count else parts * count
 
 
-class StackOperators:
+class StackOperators(OperatorTable):
     """Operators of a stack. Another stack is paired up layer by layer, all else as in torch."""
 
     __slots__ = ()
 
-    __array_priority__ = 1000  # `array + x` is asked of x, as of a torch tensor
+    def _takes(self, other: object) -> bool:
+        return isinstance(other, (StackOperators, Operators)) or is_operand(other)
 
-    __eq__ = _binary(operator.eq)
-    __ne__ = _binary(operator.ne)
-    # by identity, as torch's: `==` compares values, a dictionary must not read them
-    __hash__ = object.__hash__
-    __lt__ = _binary(operator.lt)
-    __le__ = _binary(operator.le)
-    __gt__ = _binary(operator.gt)
-    __ge__ = _binary(operator.ge)
-    __add__ = _binary(operator.add)
-    __sub__ = _binary(operator.sub)
-    __mul__ = _binary(operator.mul)
-    __matmul__ = _binary(operator.matmul)
-    __truediv__ = _binary(operator.truediv)
-    __floordiv__ = _binary(operator.floordiv)
-    __mod__ = _binary(operator.mod)
-    __pow__ = _binary(operator.pow)
-    __and__ = _binary(operator.and_)
-    __or__ = _binary(operator.or_)
-    __xor__ = _binary(operator.xor)
-    __radd__ = _binary(operator.add, reflected=True)
-    __rsub__ = _binary(operator.sub, reflected=True)
-    __rmul__ = _binary(operator.mul, reflected=True)
-    __rmatmul__ = _binary(operator.matmul, reflected=True)
-    __rtruediv__ = _binary(operator.truediv, reflected=True)
-    __rfloordiv__ = _binary(operator.floordiv, reflected=True)
-    __rmod__ = _binary(operator.mod, reflected=True)
-    __rpow__ = _binary(operator.pow, reflected=True)
-    __rand__ = _binary(operator.and_, reflected=True)
-    __ror__ = _binary(operator.or_, reflected=True)
-    __rxor__ = _binary(operator.xor, reflected=True)
-    __neg__ = _unary(operator.neg)
-    __pos__ = _unary(operator.pos)
-    __abs__ = _unary(operator.abs)
-    __invert__ = _unary(operator.invert)
+    def _operated(self, function: Callable[..., Any], args: Sequence[Any]) -> LazyStack:
+        return operated(function, args)
 
     def map(self, fn: Callable[[torch.Tensor], torch.Tensor], **options: Any) -> LazyStack:
         """Return a function of the rows of each layer, lazy; as `LazyTensor.map`.

@@ -59,9 +59,11 @@ class ByKey(Generic[Part]):
         """The value of each group."""
         self._places = {_findable(key): place for place, key in enumerate(keys)}
 
-    def part(self, place: int) -> Part:
-        """Return the group of a place."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def part(self, place: int) -> Part:
+            """Return the group of a place."""
+            ...
 
     def __getitem__(self, key: Any) -> Part:
         return self.part(self.place(key))

@@ -142,21 +142,23 @@ class AnyRowQueries:
         x = cast("LazyTensor | RaggedTensor", self)
         return asked(x.source, rows, shown=lambda: repr(x))
 
-    def _numbers(self) -> Rows:
-        """Return the selected rows, as they come."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
 
-    def _stored_numbers(self) -> Rows:
-        """Return the selected rows, in an order that is good to read them in."""
-        raise NotImplementedError
+        def _numbers(self) -> Rows:
+            """Return the selected rows, as they come."""
+            ...
 
-    def _of_rows(self, rows: Rows) -> Self:
-        """Return rows, one after the other."""
-        raise NotImplementedError
+        def _stored_numbers(self) -> Rows:
+            """Return the selected rows, in an order that is good to read them in."""
+            ...
 
-    def _kept(self, keep: Callable[[np.ndarray], np.ndarray]) -> Self:
-        """Return the selection without the rows that are not kept."""
-        raise NotImplementedError
+        def _of_rows(self, rows: Rows) -> Self:
+            """Return rows, one after the other."""
+            ...
+
+        def _kept(self, keep: Callable[[np.ndarray], np.ndarray]) -> Self:
+            """Return the selection without the rows that are not kept."""
+            ...
 
 
 class RowQueries(AnyRowQueries):

@@ -215,16 +215,17 @@ class Rankings:
         x = cast("LazyTensor", self)
         return by_rows(x, () if each else tuple(range(len(x.row_shape))))
 
-    def _reduced(
-        self,
-        kernel: Kernel,
-        dim: Dim,
-        keepdim: bool,
-        *,
-        eager: bool = False,
-        several: bool = False,
-    ) -> torch.Tensor | LazyTensor:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _reduced(
+            self,
+            kernel: Kernel,
+            dim: Dim,
+            keepdim: bool,
+            *,
+            eager: bool = False,
+            several: bool = False,
+        ) -> torch.Tensor | LazyTensor: ...
 
 
 def _rows_only(what: str, x: LazyTensor, dim: Dim) -> None:
