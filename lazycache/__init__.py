@@ -10,7 +10,7 @@ Capture the activations of a torch model to Parquet, read them lazily, ask them 
     cache.sql("SELECT token, unit(resid_out_5, 17) AS a FROM tokens ORDER BY a DESC LIMIT 5")
 
 Where to look: `opening` and `dataset` are the front door; `capture`, `writer`, `storage`,
-`catalog`, `cache`, `query` and `views` are its stages in the order of the data; `errors` has the
+`catalog`, `cache`, `query`, `mapping` and `views` are its stages in the order of the data; `errors` has the
 tree of errors. A name is loaded when it is first used: who only reads never loads what captures.
 """
 
@@ -32,10 +32,10 @@ from lazycache.errors import (
 
 if TYPE_CHECKING:
     from lazycache.activation_caching import ActivationCaching
-    from lazycache.cache.mapping.activation_cache import ActivationCache
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
     from lazycache.capture.sites.architectures import register_architecture
     from lazycache.dataset import capture, extract, sites
+    from lazycache.mapping.activation_cache import ActivationCache
     from lazycache.opening import open  # noqa: A004  # lc.open says what it does
 
 __version__ = "0.1.0"
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ActivationCache": "lazycache.cache.mapping.activation_cache",
+    "ActivationCache": "lazycache.mapping.activation_cache",
     "ActivationCaching": "lazycache.activation_caching",
     "LazyTensor": "lazycache.cache.tensor.lazy_tensor",
     "capture": "lazycache.dataset",

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.capture.caching import activation_caching
 from lazycache.capture.sites.names import HookPoint
 from lazycache.catalog.target import find_target
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.opening import open as open_dataset
 from lazycache.options import settings_of
 from lazycache.session import Capture

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from lazycache.addition import Addition, Wanted
-from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.capture.corpus.corpus import Corpus, longest_input
 from lazycache.capture.corpus.estimate import Estimate
 from lazycache.capture.inputs.where import Where
@@ -21,6 +20,7 @@ from lazycache.catalog.identity import read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.extraction import Extraction
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.opening import open as open_dataset
 from lazycache.options import (
     CHUNK_ROWS,

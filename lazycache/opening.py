@@ -13,13 +13,13 @@ import torch
 from lazycache.cache.dataset.connection import Connection
 from lazycache.cache.dataset.stored_sites import BUDGET_BYTES, StoredSites
 from lazycache.cache.dataset.versions import check_version
-from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.cache.reading.address import Address
 from lazycache.cache.reading.reader import Reader
 from lazycache.catalog.identity import read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import StorageError
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.storage.layout import IDENTITY
 from lazycache.storage.open_store import Url, open_store
 from lazycache.storage.store import Store
@@ -149,6 +149,6 @@ def connect(
     kept: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> Connection:
     """Return what answers SQL, of the rows that are kept. Loads DuckDB: reading does without it."""
-    from lazycache.query import sql
+    from lazycache.query.sql import connection
 
-    return sql.connect(snapshot, reader, store, kept=kept)
+    return connection.connect(snapshot, reader, store, kept=kept)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.catalog.identity import create_dataset
 from lazycache.catalog.snapshot import Snapshot
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.opening import open as open_dataset
 from lazycache.storage.open_store import open_store
 from lazycache.types import EXAMPLES, TOKENS, RowBatch, RunInfo, SiteBlock, TableBlock

@@ -13,7 +13,6 @@ from typing import Any
 
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.dataset.versions import check_same
-from lazycache.cache.mapping.contents import Contents
 from lazycache.cache.values.value_trees import Encoder, as_text
 from lazycache.catalog.entry_records import MOST_TREE_BYTES
 from lazycache.catalog.fields import checked_name
@@ -30,6 +29,7 @@ from lazycache.errors import (
     StorageError,
     UnsupportedDtypeError,
 )
+from lazycache.mapping.contents import Contents
 from lazycache.rewriting import rewrite
 from lazycache.storage.layout import FILE_PREFIXES, IDENTITY, LOG_PREFIX
 from lazycache.storage.open_store import Url, open_store

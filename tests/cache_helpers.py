@@ -13,12 +13,12 @@ import torch
 
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.files.gather import words_of
-from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.cache.reading.reader import Reader
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.shard import ShardEncoder
 from lazycache.codec.spec import spec_of
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.storage.layout import site_dir
 from lazycache.storage.open_store import open_store
 from lazycache.types import (

@@ -1,1 +1,1 @@
-"""Lazy reads: selections, plans, lazy tensors, reductions, the cache of a dataset."""
+"""Lazy reads: selections, plans, lazy tensors, reductions, the sites of a dataset."""

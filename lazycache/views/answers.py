@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from lazycache.errors import QueryError
-from lazycache.query.results import Result
+from lazycache.query.sql.results import Result
 from lazycache.views.render import console, counted, table
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 
 import lazycache
-from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.errors import LazycacheError, QueryError
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.options import ExtractOptions
 from lazycache.progress import bytes_text
 from lazycache.types import RAGGED

@@ -11,9 +11,9 @@ from typing import Any
 from rich.markup import escape
 
 import lazycache
-from lazycache.cache.mapping.activation_cache import ActivationCache
 from lazycache.capture.sites.names import match_names
 from lazycache.errors import CaptureError, DatasetExistsError, DatasetNotFoundError
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.progress import bytes_text
 from lazycache.views.corpus import python_documentation
 from lazycache.views.pretrained import demo_model

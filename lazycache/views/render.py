@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
 from rich.table import Table
 
-from lazycache.cache.mapping.activation_cache import ActivationCache
+from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.progress import bytes_text
 
 SHOWN = 4

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Connection(Protocol):
-    """What answers SQL over a snapshot: `lazycache.query.sql.Connection`."""
+    """What answers SQL over a snapshot: `lazycache.query.sql.connection.Connection`."""
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
         """Return the result of one query."""

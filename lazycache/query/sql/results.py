@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazycache.errors import QueryError
-from lazycache.query.activity import TICK_S
-from lazycache.query.failures import DamagedIndexError
+from lazycache.query.sql.activity import TICK_S
+from lazycache.query.sql.failures import DamagedIndexError
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
     import pyarrow as pa
 
-    from lazycache.query.activity import Activity
-    from lazycache.query.engine import Prepared
+    from lazycache.query.sql.activity import Activity
+    from lazycache.query.sql.engine import Prepared
 
 _T = TypeVar("_T")
 

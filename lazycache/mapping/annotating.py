@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any, cast
 
-from lazycache.cache.mapping.cache_state import CacheState
 from lazycache.cache.values.value_with_info import ValueWithInfo
 from lazycache.errors import SelectionError, SiteNotFoundError
+from lazycache.mapping.cache_state import CacheState
 
 MAPPING = "mapping_index"
 """Key of the columns of each target."""

@@ -3,7 +3,7 @@
 import pytest
 from query_helpers import small_dataset
 
-from lazycache.query.sql import connect
+from lazycache.query.sql.connection import connect
 
 QUERY = "SELECT token, unit(resid_out_0, 1) AS a, position FROM tokens WHERE row < 3 ORDER BY row"
 

@@ -16,11 +16,11 @@ from typing import Any, Self
 
 import torch
 
-from lazycache.cache.mapping.stored_parts import StoredEntry, StoredSite, read
 from lazycache.cache.values.described import dtype_name
 from lazycache.cache.values.joining import Lazy, concatenable, joined
 from lazycache.cache.values.moving import converted
 from lazycache.cache.values.value_with_info import ValueWithInfo
+from lazycache.mapping.stored_parts import StoredEntry, StoredSite, read
 
 _JOINING = threading.RLock()
 """Held while parts become one: two readers shall not each make a copy."""

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from lazycache.cache.dataset.stored_sites import StoredSites
-from lazycache.cache.mapping.aggregation_rules import AggregationRules
-from lazycache.cache.mapping.segments import Segments
-from lazycache.cache.mapping.stored_parts import StoredSite
 from lazycache.cache.names.head_names import parse
 from lazycache.cache.names.name_lookup import Names, resolve
 from lazycache.cache.tables.token_ids import INPUT_IDS
 from lazycache.cache.values.joining import joined
 from lazycache.errors import SiteNotFoundError
+from lazycache.mapping.aggregation_rules import AggregationRules
+from lazycache.mapping.segments import Segments
+from lazycache.mapping.stored_parts import StoredSite
 
 
 class CacheState:

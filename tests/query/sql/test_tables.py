@@ -10,7 +10,7 @@ from lazycache.catalog.index import SCHEMA
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.shard import ShardEncoder
 from lazycache.errors import QueryError
-from lazycache.query.sql import connect
+from lazycache.query.sql.connection import connect
 from lazycache.types import ArrayRef, Commit, IoCounters, RunInfo, ShardRef, SiteSpec
 
 EXAMPLES = {"example": np.arange(3), "length": np.array([2, 2, 2])}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
 from typing import Any
 
-from lazycache.query.scope import Node
+from lazycache.query.sql.scope import Node
 
 _FALSE: Node = {
     "class": "CONSTANT",

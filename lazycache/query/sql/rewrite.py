@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from lazycache.query import predicates
-from lazycache.query.scope import Ctes, Node, Scopes, Source, find
+from lazycache.query.sql import predicates
+from lazycache.query.sql.scope import Ctes, Node, Scopes, Source, find
 
 if TYPE_CHECKING:
-    from lazycache.query.lazy_columns import LazyColumn
+    from lazycache.query.sql.lazy_columns import LazyColumn
 
 UNIT = "unit"
 """The SQL function that is rewritten."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lazycache.catalog.index import IndexFile, build_index
 from lazycache.errors import QueryError
-from lazycache.query.activity import CLOSED, Activity
-from lazycache.query.engine import Engine, Kept, Prepared
-from lazycache.query.failures import DamagedIndexError, ReadFailures
-from lazycache.query.lazy_columns import RowReader
-from lazycache.query.parameters import Params, checked_text, plain_parameters
-from lazycache.query.results import Result
+from lazycache.query.sql.activity import CLOSED, Activity
+from lazycache.query.sql.engine import Engine, Kept, Prepared
+from lazycache.query.sql.failures import DamagedIndexError, ReadFailures
+from lazycache.query.sql.lazy_columns import RowReader
+from lazycache.query.sql.parameters import Params, checked_text, plain_parameters
+from lazycache.query.sql.results import Result
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import Snapshot

@@ -2,7 +2,7 @@
 
 import duckdb
 
-from lazycache.query.predicates import VOLATILE, cheap_first, lazy_test, repeatable
+from lazycache.query.sql.predicates import VOLATILE, cheap_first, lazy_test, repeatable
 
 
 def column(name):

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from lazycache.cache.dataset.stored_sites import StoredSites
-from lazycache.cache.mapping.segments import Segments
-from lazycache.cache.mapping.stored_parts import StoredSite
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.cache.values.joining import Lazy
 from lazycache.cache.values.value_with_info import ValueWithInfo
+from lazycache.mapping.segments import Segments
+from lazycache.mapping.stored_parts import StoredSite
 
 BLOCK_BYTES = 16 << 20
 """Values of either side that are in memory at a time."""

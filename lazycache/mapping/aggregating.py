@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from itertools import dropwhile
 from typing import Any, Self
 
-from lazycache.cache.mapping.aggregation_rules import Match, Rule
-from lazycache.cache.mapping.cache_state import CacheState
-from lazycache.cache.mapping.segments import Segments
 from lazycache.cache.values.joining import check_kinds
+from lazycache.mapping.aggregation_rules import Match, Rule
+from lazycache.mapping.cache_state import CacheState
+from lazycache.mapping.segments import Segments
 
 
 class Aggregating(CacheState):

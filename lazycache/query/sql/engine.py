@@ -21,16 +21,16 @@ from lazycache.catalog.computed import computed_sites
 from lazycache.catalog.index_fill import quoted
 from lazycache.catalog.index_rows import BASE_COLUMNS
 from lazycache.errors import QueryError
-from lazycache.query.failures import Explainer, ReadFailures
-from lazycache.query.lazy_columns import LazyColumn, RowReader, register
-from lazycache.query.names import ColumnNames, column_names
-from lazycache.query.rewrite import Rewriter
-from lazycache.query.statements import check_reads
+from lazycache.query.sql.failures import Explainer, ReadFailures
+from lazycache.query.sql.lazy_columns import LazyColumn, RowReader, register
+from lazycache.query.sql.names import ColumnNames, column_names
+from lazycache.query.sql.rewrite import Rewriter
+from lazycache.query.sql.statements import check_reads
 from lazycache.types import EXAMPLES, RAGGED, TOKENS
 
 if TYPE_CHECKING:
     from lazycache.catalog.index import IndexFile
-    from lazycache.query.activity import Activity
+    from lazycache.query.sql.activity import Activity
 
 INDEX = "lazycache_index"
 """Name under which the index is attached."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazycache.cache.mapping.segments import Segments
-from lazycache.cache.mapping.stored_parts import StoredSite
 from lazycache.cache.values.joining import Lazy
 from lazycache.cache.values.value_with_info import ValueWithInfo
+from lazycache.mapping.segments import Segments
+from lazycache.mapping.stored_parts import StoredSite
 
 Tree = dict[str, Any]
 """Sizes as text by name; of a value that has parts, the tree of these."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.dataset.versions import at_version, newest
-from lazycache.cache.mapping.contents import Contents
-from lazycache.cache.mapping.over_datasets import OverDatasets
-from lazycache.cache.mapping.segments import Segments
-from lazycache.cache.mapping.stored_parts import StoredEntry, StoredSite
 from lazycache.cache.reading.front_door import FRONT_DOOR
 from lazycache.errors import LazycacheError, SiteNotFoundError, nearest
+from lazycache.mapping.contents import Contents
+from lazycache.mapping.over_datasets import OverDatasets
+from lazycache.mapping.segments import Segments
+from lazycache.mapping.stored_parts import StoredEntry, StoredSite
 
 
 class Persistence(OverDatasets):

@@ -9,7 +9,7 @@ import pytest
 from query_helpers import FakeReader, small_dataset
 
 from lazycache.errors import QueryError
-from lazycache.query.sql import connect
+from lazycache.query.sql.connection import connect
 
 WHOLE = "SELECT sum(unit(mlp_act_3, 1)), sum(unit(resid_out_0, 2)) FROM tokens"
 
@@ -123,7 +123,7 @@ import pathlib, sys, threading
 sys.path[:0] = sys.argv[2:]
 from query_helpers import small_dataset
 from test_activity import SlowReader
-from lazycache.query.sql import connect
+from lazycache.query.sql.connection import connect
 made = small_dataset(pathlib.Path(sys.argv[1]))
 reader = SlowReader(made.values)
 connection = connect(made.snapshot, reader, made.store, index_directory=None)
@@ -162,7 +162,7 @@ assert reader.reads.wait(60)
 @pytest.mark.parametrize("end", ENDS)
 def test_the_interpreter_ends_quietly(tmp_path, end):
     """Whatever runs or is left open: exit code 0, and not a word of complaint."""
-    tests = Path(__file__).parents[1]
+    tests = Path(__file__).parents[2]
 
     command = [sys.executable, "-c", SCRIPT + ENDS[end], str(tmp_path), str(tests)]
     command.append(str(Path(__file__).parent))

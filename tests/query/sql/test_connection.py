@@ -12,9 +12,9 @@ from query_helpers import WORDS, empty_dataset, small_dataset, token_columns
 
 from lazycache.catalog import records
 from lazycache.errors import CorruptShardError, QueryError, ReadOnlyError
-from lazycache.query.results import Result
-from lazycache.query.rewrite import Rewriter
-from lazycache.query.sql import connect
+from lazycache.query.sql.connection import connect
+from lazycache.query.sql.results import Result
+from lazycache.query.sql.rewrite import Rewriter
 
 
 @pytest.fixture(scope="module")

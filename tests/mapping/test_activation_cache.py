@@ -1,4 +1,4 @@
-"""lazycache.cache.mapping.activation_cache: the sites of a dataset as a mapping."""
+"""lazycache.mapping.activation_cache: the sites of a dataset as a mapping."""
 
 import threading
 import time

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from lazycache.cache.mapping.cache_state import CacheState
-from lazycache.cache.mapping.memory_tree import (
+from lazycache.mapping.cache_state import CacheState
+from lazycache.mapping.memory_tree import (
     Tree,
     grouped,
     lines,

@@ -24,8 +24,8 @@ from lazycache.errors import QueryError
 if TYPE_CHECKING:
     import duckdb
 
-    from lazycache.query.activity import Activity
-    from lazycache.query.failures import ReadFailures
+    from lazycache.query.sql.activity import Activity
+    from lazycache.query.sql.failures import ReadFailures
     from lazycache.types import SiteSpec
 
 LARGEST_ARRAY = 99_999

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from lazycache.cache.dataset.stored_sites import StoredSites
-from lazycache.cache.mapping.cache_state import CacheState
-from lazycache.cache.mapping.segments import Segments
-from lazycache.cache.mapping.stored_parts import StoredEntry, StoredSite, stored_parts
 from lazycache.cache.reading.site_reader import SiteReader
 from lazycache.catalog.natural import natural_key
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import NoDatasetError, QueryError, SiteNotFoundError, nearest
+from lazycache.mapping.cache_state import CacheState
+from lazycache.mapping.segments import Segments
+from lazycache.mapping.stored_parts import StoredEntry, StoredSite, stored_parts
 from lazycache.storage.store import Store
 from lazycache.types import IoCounters, SiteSpec
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from lazycache.cache.mapping.over_datasets import OverDatasets
 from lazycache.cache.tables.conditions import Params
 from lazycache.errors import QueryError
+from lazycache.mapping.over_datasets import OverDatasets
 
 
 class Restricting(OverDatasets):

@@ -8,23 +8,41 @@ from typing import Any, Self
 import torch
 
 from lazycache.cache.dataset.stored_sites import StoredSites
-from lazycache.cache.mapping.aggregating import Aggregating
-from lazycache.cache.mapping.annotating import Annotating
-from lazycache.cache.mapping.by_name import ByName
-from lazycache.cache.mapping.cache_state import CacheState
-from lazycache.cache.mapping.equality import same_entry
-from lazycache.cache.mapping.memory_sizes import MemorySizes
-from lazycache.cache.mapping.persistence import Persistence
-from lazycache.cache.mapping.restricting import Restricting
-from lazycache.cache.mapping.segments import Segments
-from lazycache.cache.mapping.stored_parts import stored_parts
 from lazycache.cache.reading.source import targets
 from lazycache.cache.values.described import described
 from lazycache.errors import SiteNotFoundError, UnsupportedDtypeError, nearest
+from lazycache.mapping.aggregating import Aggregating
+from lazycache.mapping.annotating import Annotating
+from lazycache.mapping.attending import Attending
+from lazycache.mapping.by_name import ByName
+from lazycache.mapping.cache_state import CacheState
+from lazycache.mapping.comparing import Comparing
+from lazycache.mapping.describing import Describing
+from lazycache.mapping.equality import same_entry
+from lazycache.mapping.estimating import Estimating
+from lazycache.mapping.finding import Finding
+from lazycache.mapping.memory_sizes import MemorySizes
+from lazycache.mapping.persistence import Persistence
+from lazycache.mapping.relating import Relating
+from lazycache.mapping.restricting import Restricting
+from lazycache.mapping.segments import Segments
+from lazycache.mapping.stored_parts import stored_parts
 
 
 class ActivationCache(
-    ByName, Aggregating, Annotating, MemorySizes, Persistence, Restricting, MutableMapping[str, Any]
+    ByName,
+    Aggregating,
+    Annotating,
+    MemorySizes,
+    Persistence,
+    Finding,
+    Comparing,
+    Describing,
+    Attending,
+    Relating,
+    Estimating,
+    Restricting,
+    MutableMapping[str, Any],
 ):
     """Activations by name: `cache["resid_out_0"][3, :10].load()`.
 

@@ -1,0 +1,1 @@
+"""SQL over a dataset: its tables, with every site as a lazy column."""
