@@ -1,1 +1,1 @@
-"""Questions over activations: SQL with activations as lazy columns."""
+"""Questions over activations: SQL, and those that researchers ask; also methods of a cache."""
