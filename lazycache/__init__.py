@@ -9,9 +9,10 @@ Capture the activations of a torch model to Parquet, read them lazily, ask them 
     cache["resid_out_5"][3, :10].load()
     cache.sql("SELECT token, unit(resid_out_5, 17) AS a FROM tokens ORDER BY a DESC LIMIT 5")
 
-Where to look: `opening` and `dataset` are the front door; `capture`, `writer`, `storage`,
-`catalog`, `cache`, `query`, `mapping` and `views` are its stages in the order of the data; `errors` has the
-tree of errors. A name is loaded when it is first used: who only reads never loads what captures.
+Where to look: `opening`, `connecting` and `dataset` are the front door; `capture`, `writer`,
+`storage`, `catalog`, `cache`, `query`, `mapping` and `views` are its stages in the order of the
+data; `errors` has the tree of errors. A name is loaded when it is first used: who only reads never
+loads what captures.
 """
 
 import sys
@@ -26,7 +27,6 @@ from lazycache.errors import (
     DatasetExistsError,
     DatasetNotFoundError,
     LazycacheError,
-    SelectionError,
     SiteNotFoundError,
 )
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lazycache.activation_caching import ActivationCaching
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
     from lazycache.capture.sites.architectures import register_architecture
+    from lazycache.connecting import connect
     from lazycache.dataset import capture, extract, sites
     from lazycache.mapping.activation_cache import ActivationCache
     from lazycache.opening import open  # noqa: A004  # lc.open says what it does
@@ -48,9 +49,9 @@ __all__ = [
     "DatasetNotFoundError",
     "LazyTensor",
     "LazycacheError",
-    "SelectionError",
     "SiteNotFoundError",
     "capture",
+    "connect",
     "demo_model",
     "extract",
     "open",
@@ -63,6 +64,7 @@ _HOMES = {
     "ActivationCaching": "lazycache.activation_caching",
     "LazyTensor": "lazycache.cache.tensor.lazy_tensor",
     "capture": "lazycache.dataset",
+    "connect": "lazycache.connecting",
     "extract": "lazycache.dataset",
     "open": "lazycache.opening",
     "register_architecture": "lazycache.capture.sites.architectures",

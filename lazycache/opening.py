@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -130,7 +130,7 @@ def _stored(
         io=IoCounters(),
         check=check,
         budget_bytes=budget_bytes,
-        connect=connect,
+        connect=answering,
         # what a store calls itself lacks passwords; a folder is known by its absolute path
         location=None if store.local_path(IDENTITY) else os.fspath(url),
         storage_options=storage_options,
@@ -141,14 +141,15 @@ _LOCK = threading.Lock()
 _REOPENED: WeakValueDictionary[str, StoredSites] = WeakValueDictionary()
 
 
-def connect(
+def answering(
     snapshot: Snapshot,
     reader: Reader,
     store: Store,
     *,
-    kept: Mapping[str, tuple[Any, Any]] | None = None,
+    kept: Mapping[str, tuple[Any, Any]] | None,
+    statistics: Callable[[str], Any],
 ) -> Connection:
     """Return what answers SQL, of the rows that are kept. Loads DuckDB: reading does without it."""
     from lazycache.query.sql import connection
 
-    return connection.connect(snapshot, reader, store, kept=kept)
+    return connection.connect(snapshot, reader, store, kept=kept, statistics=statistics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,13 @@ class FakeReader:
         self.asked.append((site, len(rows)))
         self.io.add(requests=len(rows), rows=len(rows), nbytes=values.nbytes)
         return values
+
+    def scan(
+        self, site: str, rows: range, *, units: tuple[Any, ...] = (), block_rows: int
+    ) -> Iterator[torch.Tensor]:
+        for start in range(0, len(rows), block_rows):
+            part = rows[start : start + block_rows]
+            yield self.take(site, np.arange(part.start, part.stop), units=units)
 
     def covered(self, site: str, rows: np.ndarray) -> np.ndarray:
         return ~np.isin(rows, self.missing.get(site, np.empty(0, np.int64)))

@@ -129,7 +129,7 @@ def test_commit_makes_rows_visible_while_the_capture_runs(model, tmp_path):
         assert lc.open(tmp_path).snapshot.rows("tokens") == 3
     assert lc.open(tmp_path).snapshot.rows("tokens") == 5
     assert lc.open(tmp_path, snapshot=1).snapshot.rows("tokens") == 3
-    with pytest.raises(lc.SelectionError, match="0 to 2"):
+    with pytest.raises(lc.errors.SelectionError, match="0 to 2"):
         lc.open(tmp_path, snapshot=3)
 
 

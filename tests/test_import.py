@@ -56,4 +56,5 @@ def test_the_public_names_are_few_and_documented():
     assert set(lazycache.__all__) <= set(dir(lazycache))
     for name in lazycache.__all__:
         assert getattr(lazycache, name).__doc__
+    assert issubclass(lazycache.errors.SelectionError, lazycache.LazycacheError)
     assert not hasattr(lazycache, "no_such_name")

@@ -1,13 +1,16 @@
 """What goes into the index, as Arrow: the rows of table files, and what commits say of shards.
 
 Streams: one batch of one table file is in memory at a time, never the dataset. Remote table files
-are fetched whole, one after the other; they are small beside the activations they describe.
+are fetched whole, some ahead; they are small beside the activations they describe.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ import pyarrow.parquet as pq
 from lazycache.catalog.computed import all_sites, computed_sites
 from lazycache.codec.columns import ARROW_TYPES
 from lazycache.errors import CorruptShardError, FormatVersionError, LazycacheError
+from lazycache.storage.layout import IDENTITY
 from lazycache.types import DECODER_TOKENS, EXAMPLES, INDEX_COLUMNS, TOKENS
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 65_536
 """Rows of a table file decoded at once."""
+
+_PARALLEL_GETS = 16
 
 _KNOWN = {
     TOKENS: ("token_id", "token"),
@@ -128,18 +134,33 @@ class TableStream:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         try:
-            for file in self._files:
-                yield from self._of_file(file)
+            for file, source in self._sources():
+                yield from self._of_file(file, source)
         except BaseException as exc:  # Arrow's C stream would keep only its text: carried over
             self.error = exc
             raise
 
-    def _of_file(self, file: PlacedTable) -> Iterator[pa.RecordBatch]:
+    def _sources(self) -> Iterator[tuple[PlacedTable, Callable[[], Any]]]:
+        """Yield each file and what gives the path or the bytes of it."""
+        if self._store.local_path(IDENTITY) is not None:
+            for file in self._files:
+                yield file, partial(self._source, file.ref.path)
+            return
+        flying: deque[Future[Any]] = deque()
+        with ThreadPoolExecutor(_PARALLEL_GETS) as pool:
+            try:
+                for at, file in enumerate(self._files):
+                    ahead = self._files[at + len(flying) : at + 2 * _PARALLEL_GETS]
+                    flying.extend(pool.submit(self._source, next_.ref.path) for next_ in ahead)
+                    yield file, flying.popleft().result
+            finally:
+                for future in flying:
+                    future.cancel()
+
+    def _of_file(self, file: PlacedTable, source: Callable[[], Any]) -> Iterator[pa.RecordBatch]:
         row = file.row_start
         try:
-            with pq.ParquetFile(
-                self._source(file.ref.path), page_checksum_verification=True
-            ) as parquet:
+            with pq.ParquetFile(source(), page_checksum_verification=True) as parquet:
                 wanted = [c for c in self._columns if c in file.ref.columns]
                 for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
                     yield self._complete(batch, row=row, run=file.run)

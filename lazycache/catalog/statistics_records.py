@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 from lazycache.catalog import fields
@@ -12,7 +10,6 @@ from lazycache.codec.statistics import (
     TOP_COLUMNS,
     ZONE_COLUMNS,
     ZONE_ROWS,
-    part_range,
     part_sizes,
 )
 from lazycache.errors import CorruptShardError
@@ -112,13 +109,16 @@ def _part(value: Any) -> StatsPart:
 
 def _inside(part: StatsPart, site: SiteSpec, columns: tuple[str, ...], length: int) -> bool:
     """Whether the matrices follow each other in the file; only counts may be left out."""
-    needed = {name: at for name, at in zip(columns, part.offsets, strict=False) if at}
-    if len(part.offsets) != len(columns) or not set(columns) - needed.keys() <= _COUNTS:
+    if len(part.offsets) != len(columns):
         return False
-    sizes: Mapping[str, int] = dict(zip(columns, part_sizes(site, columns), strict=True))
-    spans = [(at, at + part.rows * sizes[name]) for name, at in needed.items()]
-    ordered = all(stop <= start for (_, stop), (start, _) in pairwise(spans))
-    return ordered and part_range(part, site, columns)[1] <= length
+    end = 0
+    for name, at, size in zip(columns, part.offsets, part_sizes(site, columns), strict=True):
+        if not at and name in _COUNTS:
+            continue
+        if not at or at < end:
+            return False
+        end = at + part.rows * size
+    return end <= length
 
 
 _COUNTS = frozenset({"nans", "pos_infs", "neg_infs"})

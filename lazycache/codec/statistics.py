@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -98,7 +99,8 @@ class TopRows:
     fewer finite values than ranks."""
 
 
-def part_sizes(spec: SiteSpec, columns: Sequence[str]) -> tuple[int, ...]:
+@lru_cache(maxsize=1024)  # asked for every part of every shard when a dataset is opened
+def part_sizes(spec: SiteSpec, columns: tuple[str, ...]) -> tuple[int, ...]:
     """Return the bytes of one row of each matrix.
 
     Example:
@@ -110,7 +112,7 @@ def part_sizes(spec: SiteSpec, columns: Sequence[str]) -> tuple[int, ...]:
     return tuple(_item_bytes(name, spec) * units for name in columns)
 
 
-def part_range(part: StatsPart, spec: SiteSpec, columns: Sequence[str]) -> tuple[int, int]:
+def part_range(part: StatsPart, spec: SiteSpec, columns: tuple[str, ...]) -> tuple[int, int]:
     """Return the first byte of a part's matrices and the one behind the last.
 
     Example:
@@ -163,8 +165,20 @@ def read_blocks(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> Chunk
     )
 
 
-def read_zones(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> Zones | None:
+def read_zones(
+    shard: ShardRef,
+    spec: SiteSpec,
+    get_ranges: GetRanges,
+    *,
+    parts: Sequence[StatsPart] | None = None,
+) -> Zones | None:
     """Return the least and greatest of every 128 rows of a shard; None if it has none.
+
+    Args:
+        shard: As of `read_blocks`, like `spec` and `get_ranges`.
+        spec: Its site.
+        get_ranges: Reads the file.
+        parts: Some of `shard.stats.zones`, for the zones of these alone; None for all.
 
     Cost: a ranged read of about 1/64 of the shard's values, one range for about every MiB.
 
@@ -173,10 +187,11 @@ def read_zones(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> Zones 
     """
     if shard.stats is None or not shard.stats.zones:
         return None
-    parts = _read(shard.stats.path, shard.stats.zones, spec, ZONE_COLUMNS, get_ranges)
-    if len(parts) == 1:
-        return Zones(parts[0]["min"], parts[0]["max"])
-    return Zones(*(torch.cat([part[name] for part in parts]) for name in ZONE_COLUMNS))
+    wanted = shard.stats.zones if parts is None else parts
+    found = _read(shard.stats.path, wanted, spec, ZONE_COLUMNS, get_ranges)
+    if len(found) == 1:
+        return Zones(found[0]["min"], found[0]["max"])
+    return Zones(*(torch.cat([part[name] for part in found]) for name in ZONE_COLUMNS))
 
 
 def read_top(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> TopRows | None:
@@ -200,7 +215,7 @@ def _read(
     path: str,
     parts: Sequence[StatsPart],
     spec: SiteSpec,
-    columns: Sequence[str],
+    columns: tuple[str, ...],
     get_ranges: GetRanges,
 ) -> list[dict[str, torch.Tensor]]:
     ranges = [part_range(part, spec, columns) for part in parts]

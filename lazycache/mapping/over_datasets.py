@@ -43,6 +43,11 @@ class OverDatasets(CacheState):
         )
 
     @property
+    def joins(self) -> int:
+        """How many datasets' rows it shows; those of one that are here twice are those of two."""
+        return max([len(self.datasets), *(len(one.stored) for one in self.segments.values())])
+
+    @property
     def store(self) -> Store:
         """Where the bytes are."""
         return self.stored.store
@@ -102,25 +107,34 @@ class OverDatasets(CacheState):
             raise SiteNotFoundError(f"there is no site {site!r} in {self.names.where}. {there}")
         return segments.stored
 
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+    def sql(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        tables: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Ask in SQL; see `lazycache.query`.
 
-        Tables are `tokens` and `examples`, with every site as a lazy column, and `sites`, `shards`,
-        `chunks`, `commits`, `runs`; where the dataset has such rows also `decoder_tokens` and the
-        tables of calls, `calls`, `example_calls`, `decoder_calls`. `unit(site, i)` is one unit of a
-        row, 0-based. Attention patterns are no columns: read `cache["pattern_3"]`. What was set,
-        deleted, or joined from memory in this cache does not change what the dataset answers.
+        Tables are `tokens` and `examples`, with every site as a lazy column, and `sites`,
+        `statistics`, `shards`, `chunks`, `commits`, `runs`; where the dataset has such rows also
+        `decoder_tokens` and the tables of calls, `calls`, `example_calls`, `decoder_calls`.
+        `unit(site, i)` is one unit of a row, 0-based. What was set, deleted, or joined from memory
+        in this cache does not change what the dataset answers. Several datasets in one query:
+        `lc.connect`.
 
         Args:
             query: A statement that reads.
             params: Values for `?` or `$1` (a sequence) or `$name` (a mapping).
+            tables: Tables of your own for this query alone, by name: pandas or Polars DataFrames,
+                Arrow tables, dicts of columns.
 
         Returns:
-            The result: `.fetchall() .fetchone() .df() .arrow() .pl() .show()`.
+            The result: `.fetchall() .fetchone() .df() .arrow() .pl() .torch() .relation() .show()`.
 
         Raises:
             QueryError: it cannot be answered; names the nearest columns and tables. Also of a cache
-                in memory, or of several datasets.
+                in memory, or of several datasets; and of a table that cannot be one of SQL.
             StorageError: it was closed.
             ReadOnlyError: the statement writes.
 
@@ -139,14 +153,14 @@ class OverDatasets(CacheState):
                 "SQL asks a dataset, and this cache is in memory: cache.save(url), then "
                 "lc.open(url).sql(...)."
             )
-        # rows of one dataset that are here twice are those of several, too
-        joined = max([len(self.datasets), *(len(one.stored) for one in self.segments.values())])
+        joined = self.joins
         if joined > 1:
             raise QueryError(
                 f"SQL asks one dataset, and this cache joins {joined}: ask each, "
-                "[one.sql(query) for one in cache.datasets], or capture into one dataset."
+                "[one.sql(query) for one in cache.datasets], or give each a name, "
+                'lc.connect({"a": url, "b": other}).sql("... FROM a.tokens JOIN b.tokens ...").'
             )
-        return self.datasets[0].sql(query, params)
+        return self.datasets[0].sql(query, params, tables=tables)
 
     def close(self) -> None:
         """Drop the file maps and the index; further reads are refused. Loaded tensors stay.

@@ -27,6 +27,7 @@ from lazycache.views.arguments import (
     positions_of,
 )
 from lazycache.views.model_sites import print_sites
+from lazycache.views.question_commands import COMMANDS
 from lazycache.views.render import (
     console,
     counted,
@@ -34,9 +35,6 @@ from lazycache.views.render import (
     sites_table,
     stored_bytes,
 )
-
-SHOWN = 40
-"""Rows of an answer that a table shows."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,7 +48,8 @@ Url = Annotated[str, typer.Argument(help="Folder or URL of a dataset.")]
 Model = Annotated[str, typer.Argument(help="Folder or name of a transformers model.")]
 Gguf = Annotated[str | None, typer.Option(help="GGUF file inside the model's folder.")]
 Form = Annotated[
-    str, typer.Option("--format", help="table (first rows), csv or json (an object a line).")
+    str,
+    typer.Option("--format", help="table (first rows), csv, json (an object a line) or parquet."),
 ]
 
 
@@ -209,15 +208,8 @@ def head(
     print_answer(result, form=form, most=rows)
 
 
-@app.command()
-def sql(
-    url: Url,
-    query: Annotated[str, typer.Argument(help="SELECT …; - reads it from standard input.")],
-    form: Form = "table",
-) -> None:
-    """Ask a dataset in SQL: tables tokens, examples, sites, shards, chunks, commits, runs."""
-    text = sys.stdin.read() if query == "-" else query
-    print_answer(lazycache.open(url).sql(text), form=form, most=SHOWN)
+for command in COMMANDS:
+    app.command()(command)
 
 
 def _summary(cache: ActivationCache) -> str:

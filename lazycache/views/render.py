@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ SHOWN = 4
 
 UNLIMITED = 1_000_000
 """Columns of what is no terminal: a file or a pipe folds nothing."""
+
+
+_ORDERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, ends of lines, and changes of direction."""
 
 
 class _Console(Console):
@@ -47,20 +52,33 @@ def counted(number: int, noun: str) -> str:
 def cell(value: Any) -> str:
     r"""Show one value of a table; whitespace that matters stays visible, markup means nothing.
 
+    Nor does what a terminal takes for an order: tokens of a model are any bytes.
+
     Example:
-        >>> cell((0.123456, 2.0, 3.0, 4.0, 5.0)), cell("[red]")
-        ('(0.1235, 2, 3, 4, … 5)', '\\[red]')
+        >>> cell((0.123456, 2.0, 3.0, 4.0, 5.0)), cell("[red]"), cell("a\x1b[2J")
+        ('(0.1235, 2, 3, 4, … 5)', '\\[red]', 'a\\x1b[2J')
     """
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str):
-        return escape(value.replace("\n", "⏎").replace("\t", "⇥"))
+        return escape(harmless(value))
     if isinstance(value, list | tuple):  # DuckDB gives arrays as tuples
         shown = ", ".join(cell(v) for v in value[:SHOWN])
         return f"({shown}, … {len(value)})" if len(value) > SHOWN else f"({shown})"
-    return escape(str(value))
+    return escape(harmless(str(value)))
+
+
+def harmless(text: str) -> str:
+    r"""Return text in one line that moves no cursor and changes no colour or direction.
+
+    Example:
+        >>> harmless("a\tb\n\x1b[31m")
+        'a⇥b⏎\\x1b[31m'
+    """
+    plain = text.replace("\n", "⏎").replace("\t", "⇥")
+    return _ORDERS.sub(lambda found: repr(found[0])[1:-1], plain)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
@@ -69,7 +87,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     out = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], int | float) or row[i] is None for row in rows)
-        out.add_column(escape(name), justify="right" if numbers else "left", overflow="fold")
+        out.add_column(
+            escape(harmless(name)), justify="right" if numbers else "left", overflow="fold"
+        )
     for row in rows:
         out.add_row(*(cell(value) for value in row))
     return out

@@ -129,3 +129,34 @@ def test_tokens_and_activations_are_aligned(smollm2, dataset):
     ids = dict(cache.sql("SELECT row, token_id FROM tokens").fetchall())
     for row, token, _ in found:
         assert tokenizer.decode([ids[row]]) == token
+
+
+def test_who_wrote_the_answer_and_what_was_looked_at(smollm2, tmp_path):
+    """Parts of 30 layers add up but for the rounding of each sum; attention is the model's own."""
+    model, tokenizer = smollm2
+    sites = ["embed", "resid_*", "attn_out_*", "mlp_out_*", "pattern_*", "logits"]
+    batch = tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad(), lc.capture(model, tmp_path / "a", sites, tokenizer=tokenizer):
+        model(**batch)
+    cache = lc.open(tmp_path / "a")
+    token = int(cache["logits"][0, -1].load().argmax())
+    assert tokenizer.decode([token]) == " Paris"
+    toward = (model.lm_head.weight[token] * model.model.norm.weight).detach().double()
+    found = cache.attribute(0, -1, toward)
+    assert len(found.names) == 1 + 2 * LAYERS + 1
+    at = {name: cache[name][0, -1].load().double() for name in cache if "pattern" not in name}
+    lost = torch.zeros_like(toward)
+    for n in range(LAYERS):
+        lost += at[f"resid_mid_{n}"] - at[f"resid_in_{n}"] - at[f"attn_out_{n}"]
+        lost += at[f"resid_out_{n}"] - at[f"resid_mid_{n}"] - at[f"mlp_out_{n}"]
+    assert found.remainder == pytest.approx(float(lost @ toward), rel=1e-9, abs=1e-9)
+    assert found.total == pytest.approx(float(at["resid_out_29"] @ toward), rel=1e-12)
+    eps = model.config.rms_norm_eps
+    logit = cache.attribute(0, -1, toward, scale="rms", eps=eps).total
+    assert logit == pytest.approx(float(at["logits"][token]), rel=0.02)  # both are rounded
+    first = cache.mean_attention("pattern_*", "position = 0")
+    for n in (0, LAYERS - 1):
+        seen = cache.attention(0, n)
+        assert "".join(seen.tokens) == "The capital of France is"
+        assert torch.allclose(first[n], seen.values[:, :, 0].double().mean(1), rtol=1e-12)
+    assert first[:2].mean() < first[10:20].mean(), "deep layers rest on the first token"

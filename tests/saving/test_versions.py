@@ -58,7 +58,7 @@ def test_at_and_refresh_move_between_versions():
     del cache["more"]
     assert "more" not in cache.refresh()
     assert list(cache.at(1)) == ["resid_out_0", "mine"]
-    with pytest.raises(lc.SelectionError, match="versions are 0 to 2"):
+    with pytest.raises(lc.errors.SelectionError, match="versions are 0 to 2"):
         cache.at(3)
 
 

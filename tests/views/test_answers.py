@@ -31,7 +31,7 @@ class Endless:
 @pytest.fixture
 def no_fetchall(monkeypatch):
     """No answer may be fetched as a whole."""
-    monkeypatch.delattr("lazycache.query.results.Result.fetchall")
+    monkeypatch.delattr("lazycache.query.sql.results.Result.fetchall")
 
 
 def test_a_table_of_an_endless_answer_ends(capsys):

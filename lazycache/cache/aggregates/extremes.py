@@ -147,6 +147,15 @@ class Top:
         if self._bar is None or self._is_full:
             self._settle()
 
+    def last(self) -> tuple[int, int] | None:
+        """Return score and row of the last of the best of the first unit; None: there are fewer.
+
+        A score is a key (`keys_of`), or its complement where the smallest are best.
+        """
+        self._settle()
+        score, row = int(self._score[0, -1]), int(self._row[0, -1])
+        return None if row == NOWHERE else (score, row)
+
     def result(self) -> tuple[torch.Tensor, np.ndarray]:
         """Return values and their rows: [k, units] each."""
         self._settle()

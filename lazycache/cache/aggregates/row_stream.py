@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lazycache.cache.files.parallel import ordered, threads
-from lazycache.cache.selecting.plan import Rows
+from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.selecting.selection import Dense, Grid, Lead
 
 if TYPE_CHECKING:
@@ -113,6 +113,14 @@ class RowStream:
     def block_rows(self) -> int:
         """Rows of a block."""
         return max(1, BLOCK_BYTES // (8 * max(1, math.prod(self.x.row_shape))))
+
+
+def numbered(stream: RowStream, rows: Rows) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield the numbers and the values of rows, in blocks to be read and dropped."""
+    at = 0
+    for block in stream.blocks_of([rows]):
+        yield as_array(rows[at : at + len(block)]), block
+        at += len(block)
 
 
 def row_parts(x: LazyTensor) -> Iterator[Rows]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lazycache.cache.aggregates.covering import Covering, covering, unit_numbers
+from lazycache.cache.aggregates.covering import Covering, covering, statistics_of, unit_numbers
 from lazycache.cache.aggregates.extremes import Top
-from lazycache.cache.aggregates.row_stream import RowStream, by_rows, row_parts
+from lazycache.cache.aggregates.row_stream import RowStream, by_rows, numbered, row_parts
+from lazycache.cache.aggregates.zones import Order, Search
 from lazycache.cache.files.parallel import ordered, threads
-from lazycache.cache.reading.stored_statistics import READERS
 from lazycache.cache.selecting.plan import Rows, as_array
+from lazycache.cache.selecting.spans import Spans, of_ranges, of_rows
 from lazycache.errors import SelectionError
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class TopK:
         return "\n".join(lines)
 
 
+FEW_UNITS = 4
+"""Units that are looked for one by one, by their bounds: of more, the rows of all are all rows."""
+
+
 def topk(x: LazyTensor, k: int, *, largest: bool) -> TopK:
     """Return the k largest or smallest of each unit of all selected rows.
 
@@ -60,12 +65,68 @@ def topk(x: LazyTensor, k: int, *, largest: bool) -> TopK:
     stream = by_rows(x)
     if not isinstance(k, (int, np.integer)) or not 1 <= k <= stream.rows:
         raise SelectionError(f"topk({k!r}) of {stream.rows:,} rows: k is from 1 to their number.")
+    return _named(x, *best_rows(x, int(k), largest=largest))
+
+
+def best_rows(
+    x: LazyTensor, k: int, *, largest: bool, nans: bool = True
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the k largest or smallest of each unit, and their rows: [k, units] each.
+
+    Of equal values the lower rows. With `nans` NaN is the largest of all, else it is left out; the
+    rows of ranks that no value has are then NOWHERE.
+    """
+    stream = by_rows(x)
     total = Top(k, stream.units, x.dtype, largest=largest)
+    selected = _selected(stream) if 0 < stream.units <= FEW_UNITS else None
+    if selected is not None:
+        order = Order(largest=largest, nans=nans)
+        parts = [_of_unit(x, unit, k, selected, order) for unit in range(stream.units)]
+        return torch.cat([part[0] for part in parts], 1), np.concatenate([p[1] for p in parts], 1)
     covered = covering(stream) if largest else None
     for rows in row_parts(x) if covered is None else _beside(total, covered, k):
-        _add(total, stream, rows)
-    values, rows_ = total.result()
-    return _named(x, values, rows_)
+        add_rows(total, stream, rows, nans=nans)
+    return total.result()
+
+
+def _selected(stream: RowStream) -> Spans | None:
+    """Return the selected rows, where bounds of them are stored and may save reading some."""
+    found = statistics_of(stream.x)
+    if found is None or not len(found.starts):
+        return None
+    if stream.rows < int((found.stops - found.starts).min()):
+        return None
+    parts = [of_lead_rows(rows) for rows in row_parts(stream.x)]
+    spans = of_ranges(
+        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("starts", "stops"))
+    )
+    # of a row that is selected twice both count
+    return spans if spans.count == stream.rows else None
+
+
+def of_lead_rows(rows: Rows) -> Spans:
+    """Return rows of any order as ranges."""
+    if isinstance(rows, range) and abs(rows.step) == 1 and len(rows):
+        first, last = sorted((rows[0], rows[-1]))
+        return Spans(np.array([first]), np.array([last + 1]))
+    return of_rows(as_array(rows))
+
+
+def _of_unit(
+    x: LazyTensor, unit: int, k: int, selected: Spans, order: Order
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the best values of one unit, and their rows: [k, 1] each."""
+    one = x[(*(slice(None),) * x.lead_ndim, *np.unravel_index(unit, x.row_shape))]
+    stream, found, units = by_rows(one), statistics_of(one), unit_numbers(one)
+    total = Top(k, 1, x.dtype, largest=order.largest)
+    number = torch.zeros(1, dtype=torch.int64) if units is None else units
+
+    def read(rows: Rows) -> None:
+        add_rows(total, stream, rows, nans=order.nans)
+
+    assert found is not None, "looked at before"
+    Search(found, number, selected, order=order, total=total, read=read).run()
+    return total.result()
 
 
 def _named(x: LazyTensor, values: torch.Tensor, rows: np.ndarray) -> TopK:
@@ -75,24 +136,19 @@ def _named(x: LazyTensor, values: torch.Tensor, rows: np.ndarray) -> TopK:
     return TopK(values.reshape(shape).to(x.device), *numbers)
 
 
-def _add(total: Top, stream: RowStream, rows: Rows) -> None:
-    """Take the values of rows in."""
+def add_rows(total: Top, stream: RowStream, rows: Rows, *, nans: bool = True) -> None:
+    """Take the values of rows in; NaN too or not."""
 
     def found(numbered: tuple[np.ndarray, torch.Tensor]) -> Top:
         numbers, block = numbered
-        return total.like().add(stream.matrix(block).cpu(), numbers)
+        matrix = stream.matrix(block).cpu()
+        valid = None if nans or not matrix.dtype.is_floating_point else ~matrix.isnan().numpy()
+        return total.like().add(matrix, numbers, valid=valid)
 
     # what is found so far is a bar to what comes, though blocks are looked at some ahead
     workers = threads(len(rows) * stream.units * stream.x.dtype.itemsize)
-    for part in ordered(found, _numbered(stream, rows), workers=workers):
+    for part in ordered(found, numbered(stream, rows), workers=workers):
         total.merge(part)
-
-
-def _numbered(stream: RowStream, rows: Rows) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    at = 0
-    for block in stream.blocks_of([rows]):
-        yield as_array(rows[at : at + len(block)]), block
-        at += len(block)
 
 
 def _beside(total: Top, covered: Covering, k: int) -> Iterator[Rows]:
@@ -102,13 +158,10 @@ def _beside(total: Top, covered: Covering, k: int) -> Iterator[Rows]:
     members = [covered.within(start, stop) for start, stop in spans]
     whole = [part for part, blocks in enumerate(members) if covered.whole[blocks].all()]
 
-    def look(part: int) -> tuple[torch.Tensor, np.ndarray] | None:
-        return _greatest(covered, part, members[part], k)
-
     taken = covered.none()
-    for part, found in zip(
-        whole, ordered(look, whole, workers=min(READERS, len(whole))), strict=True
-    ):
+    units = unit_numbers(covered.stream.x)
+    for part, stored in zip(whole, covered.statistics.greatest(whole, units), strict=True):
+        found = _greatest(covered, stored, members[part], k)
         if found is not None:
             total.add(found[0], found[1], valid=found[1] >= 0)
             taken[members[part]] = True
@@ -116,13 +169,10 @@ def _beside(total: Top, covered: Covering, k: int) -> Iterator[Rows]:
 
 
 def _greatest(
-    covered: Covering, part: int, blocks: np.ndarray, k: int
+    covered: Covering, stored: tuple[torch.Tensor, np.ndarray], blocks: np.ndarray, k: int
 ) -> tuple[torch.Tensor, np.ndarray] | None:
     """Return the greatest values of a part of the site, and their rows; None if others count."""
-    values, rows = covered.statistics.top(part)
-    chosen = unit_numbers(covered.stream.x)
-    if chosen is not None:
-        values, rows = values[:, chosen], rows[:, chosen.numpy()]
+    values, rows = stored
     # a part with fewer rows than ranks has a rank for each
     if (rows[:k] < 0).any() or (len(rows) < k and len(rows) < covered.count(blocks)):
         return None

@@ -83,6 +83,30 @@ def matmul(a: Any, b: Any) -> LazyTensor:
     return derived(x, Node(torch.matmul, tuple(args)), shape, found.dtype, rows=rows)
 
 
+def of_pairs(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    x: LazyTensor,
+    y: LazyTensor,
+    row_shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> LazyTensor:
+    """Return a function of the rows of two tensors that are at one place. Reads nothing.
+
+    It is given [n, *row] of each, of the same examples, which it must not write to, and gives
+    [n, *row_shape] of `dtype`. The result has the leading dimensions and the tables of `x`.
+
+    Raises:
+        SelectionError: rows are of different examples, or not as many; devices differ.
+    """
+    if tuple(x.lead.shape) != tuple(y.lead.shape):
+        why = f"{x!r} and {y!r} do not have as many examples and positions as each other"
+        raise _unfit("rows", (x, y), why)
+    _check_devices((x, y), x.device)
+    rows = numbered(x.lead) if _renumbers(x, (x, y)) else None
+    args = tuple(_lazy_operand(value, x, rows) for value in (x, y))
+    return derived(x, Node(function, args), row_shape, dtype, rows=rows)
+
+
 def is_operand(value: object) -> bool:
     """Whether it can be computed with: a number, a tensor, an array, a lazy tensor."""
     numbers = (bool, int, float, complex, np.generic, np.ndarray)

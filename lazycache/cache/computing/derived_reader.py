@@ -16,8 +16,10 @@ import torch
 
 from lazycache.cache.computing.operands import Operand, RowsOf
 from lazycache.cache.computing.program import Node, evaluate, leaves, steps
+from lazycache.cache.computing.shared_operands import Loaded, RowsFor
 from lazycache.cache.files.gather import empty, places_of
 from lazycache.cache.files.parallel import ordered, threads
+from lazycache.cache.reading.costs import Tally, summed
 from lazycache.cache.reading.row_reader import WorkedOut
 from lazycache.cache.selecting.plan import Rows, blocks
 from lazycache.cache.selecting.units import Units, all_units
@@ -90,6 +92,23 @@ class DerivedReader(WorkedOut):
         for start, stop in blocks(len(rows), size=min(block_rows, self._block_rows(chosen))):
             yield self._values(rows[start:stop], chosen)
 
+    def cost(
+        self,
+        site: str,
+        rows: Rows,
+        *,
+        units: tuple[Any, ...] | Units = (),
+        block_rows: int | None = None,
+    ) -> Tally:
+        """Return what the operands would read, block by block. Reads nothing."""
+        del site
+        chosen, shape = self._units(units), self.spec.shape
+        step = self._block_rows(chosen)
+        step = step if block_rows is None else max(1, min(block_rows, step))
+        narrow = chosen if self._elementwise and chosen is not all_units(shape) else None
+        found: Iterator[Any] = leaves(self._steps)
+        return summed(_cost_of(leaf, rows, narrow, shape, step=step) for leaf in found)
+
     def _values(self, rows: Rows, units: Units, *, own: bool = False) -> torch.Tensor:
         read: list[Any] = []
         whole = units is all_units(self.spec.shape)
@@ -150,6 +169,17 @@ class DerivedReader(WorkedOut):
     def _widest(self) -> int:
         found: Iterator[Any] = leaves(self._steps)
         return max((math.prod(leaf.row_shape) for leaf in found), default=1)
+
+
+def _cost_of(
+    operand: Operand, rows: Rows, units: Units | None, shape: tuple[int, ...], *, step: int
+) -> Tally:
+    if isinstance(operand, RowsOf):
+        return operand.cost(rows, units, shape, step=step)
+    if isinstance(operand, RowsFor):
+        return operand.cost(rows, step=step)
+    # the other ones are in memory
+    return operand.cost() if isinstance(operand, Loaded) else Tally()
 
 
 def _apart(values: torch.Tensor, read: list[Any]) -> torch.Tensor:

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from lazycache.cache.files.gather import places_of
-from lazycache.cache.selecting.plan import Rows, as_array
+from lazycache.cache.reading.costs import Tally, summed
+from lazycache.cache.reading.reader import Reader
+from lazycache.cache.selecting.plan import Rows, as_array, blocks
 from lazycache.cache.selecting.units import Units, of_map
 
 if TYPE_CHECKING:
@@ -92,6 +94,29 @@ class RowsOf:
         reader, chosen = x.source.reader, self._chosen(units)
         for block in reader.scan(x.site, rows, units=chosen, block_rows=block_rows):
             yield block.to(device=x.device, dtype=x.dtype)
+
+    def own_cost(self, rows: Rows, units: Units | None) -> Tally:
+        """Return what `own` would read."""
+        if units is None:
+            return self.x.cost_of(rows)
+        return self.x.source.reader.cost(self.x.site, rows, units=self._chosen(units))
+
+    def scan_cost(self, rows: Rows, units: Units | None, *, block_rows: int) -> Tally:
+        """Return what `scan` would read."""
+        reader, chosen = self.x.source.reader, self._chosen(units)
+        return reader.cost(self.x.site, rows, units=chosen, block_rows=block_rows)
+
+    def cost(self, rows: Rows, units: Units | None, shape: tuple[int, ...], *, step: int) -> Tally:
+        """Return what `value` would read of rows that are asked for `step` at a time."""
+        mine = rows if self.at is None else rows_at(self.at, rows)
+        chosen = self._chosen(None if self.row_shape != shape else units)
+        reader, site = self.x.source.reader, self.x.site
+        if isinstance(reader, Reader) and site not in getattr(reader, "computed", ()):
+            return reader.cost(site, mine, units=chosen, block_rows=step)
+        return summed(
+            reader.cost(site, mine[start:stop], units=chosen, block_rows=stop - start)
+            for start, stop in blocks(len(mine), size=step)
+        )
 
     def _read(self, rows: Rows, units: Units | None) -> torch.Tensor:
         found = list(self.scan(rows, units, block_rows=max(1, len(rows))))

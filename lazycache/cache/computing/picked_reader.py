@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 
 from lazycache.cache.computing.pairing import Pairs
 from lazycache.cache.files.gather import empty, places_of, words_of
+from lazycache.cache.reading.costs import Tally, summed
 from lazycache.cache.reading.row_reader import WorkedOut
 from lazycache.cache.reading.source import Source
 from lazycache.cache.selecting import units as unit_selection
 from lazycache.cache.selecting.examples import ExampleMap, build
-from lazycache.cache.selecting.plan import Rows, as_array
+from lazycache.cache.selecting.plan import Rows, as_array, blocks
 from lazycache.cache.selecting.units import Units
 from lazycache.cache.tables.row_origins import through
 from lazycache.codec.dtypes import by_name
@@ -68,28 +70,64 @@ class PickedReader(WorkedOut):
             elements = self._elements.reshape(len(self._elements), -1)
             wanted = elements[self._number[numbers]][:, places_of(chosen)]
             stored = self._rows[numbers]
-            self._fill(words_of(out).reshape(wanted.shape), stored, wanted, np.argsort(stored))
+            target = words_of(out).reshape(wanted.shape)
+            for piece in self._pieces(stored, wanted, np.argsort(stored)):
+                reader, site = self._source.reader, self._source.spec.name
+                words = words_of(reader.take(site, piece.rows, units=piece.units))
+                target[piece.order] = words[piece.at_row.reshape(-1, 1), piece.at_unit]
         elif not self.covered(site, numbers).all():
             raise SelectionError(f"site {site!r} does not have some of these rows: see .covered.")
         return out
 
-    def _fill(
-        self, out: np.ndarray, stored: np.ndarray, wanted: np.ndarray, order: np.ndarray
-    ) -> None:
-        """Read the units `wanted` of each of the rows `stored` whose numbers are in `order`."""
+    def cost(
+        self,
+        site: str,
+        rows: Rows,
+        *,
+        units: tuple[Any, ...] | Units = (),
+        block_rows: int | None = None,
+    ) -> Tally:
+        """Return what `read` or `scan` would read. Reads nothing."""
+        if block_rows is not None:
+            cuts = blocks(len(rows), size=block_rows)
+            return summed(self.cost(site, rows[start:stop], units=units) for start, stop in cuts)
+        chosen, numbers = self._units(units), as_array(rows)
+        if not len(numbers) or not chosen.count:
+            return Tally()
+        elements = self._elements.reshape(len(self._elements), -1)
+        wanted = elements[self._number[numbers]][:, places_of(chosen)]
+        stored = self._rows[numbers]
+        reader, name = self._source.reader, self._source.spec.name
+        pieces = self._pieces(stored, wanted, np.argsort(stored))
+        return summed(reader.cost(name, one.rows, units=one.units) for one in pieces)
+
+    def _pieces(
+        self, stored: np.ndarray, wanted: np.ndarray, order: np.ndarray
+    ) -> Iterator[_Piece]:
+        """Yield what is read for units `wanted` of the rows `stored` whose numbers are `order`."""
         rows, at_row = np.unique(stored[order], return_inverse=True)
         units, at_unit = np.unique(wanted[order], return_inverse=True)
         if len(order) > 1 and len(rows) * len(units) > max(LEAST_VALUES, 8 * at_unit.size):
             half = len(order) // 2
-            self._fill(out, stored, wanted, order[:half])
-            self._fill(out, stored, wanted, order[half:])
+            yield from self._pieces(stored, wanted, order[:half])
+            yield from self._pieces(stored, wanted, order[half:])
             return
         spec = self._source.spec
         chosen = unit_selection.of_map(
             spec.shape, unit_selection.unit_map(spec.shape).reshape(-1)[units]
         )
-        words = words_of(self._source.reader.take(spec.name, rows, units=chosen))
-        out[order] = words[at_row.reshape(-1, 1), at_unit.reshape(len(order), -1)]
+        yield _Piece(order, rows, chosen, at_row, at_unit.reshape(len(order), -1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """Some rows and the units that any of them needs, read together."""
+
+    order: np.ndarray  # numbers of the picked rows
+    rows: np.ndarray  # stored rows, ascending
+    units: Units
+    at_row: np.ndarray  # place in `rows` of each picked row
+    at_unit: np.ndarray  # places in `units` of each picked row's
 
 
 def picked(source: Source, pairs: Pairs) -> Source:

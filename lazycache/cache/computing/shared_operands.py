@@ -10,7 +10,8 @@ import torch
 
 from lazycache.cache.computing.operands import rows_at, widened
 from lazycache.cache.computing.row_spaces import Numbered, coordinates
-from lazycache.cache.selecting.plan import Rows, as_array
+from lazycache.cache.reading.costs import Once, Tally, summed
+from lazycache.cache.selecting.plan import Rows, as_array, blocks
 from lazycache.cache.selecting.selection import Grid, Lead
 from lazycache.cache.selecting.units import Units
 from lazycache.errors import SelectionError
@@ -138,6 +139,14 @@ class Loaded:
         shape = tuple(self._x.shape)
         return shape[max(0, len(shape) - self._row_ndim) :]
 
+    def cost(self) -> Tally:
+        """Return what `value` would read the first time; nothing once it is there."""
+        if self._shared is not None:
+            return Tally()
+        found = self._x.cost_of(self._x.lead.flat())
+        mine = Once((Loaded, id(self)), found.requests, found.nbytes, found.rows)
+        return Tally(once=found.once | {mine}, exact=found.exact)
+
     def value(
         self, rows: Rows, units: Units | None, shape: tuple[int, ...], *, single: bool
     ) -> torch.Tensor:
@@ -225,6 +234,20 @@ class RowsFor:
         """Shape of a row of it."""
         return self.x.row_shape
 
+    def cost(self, rows: Rows, *, step: int) -> Tally:
+        """Return what `value` would read of rows that are asked for `step` at a time."""
+        parts = (rows[start:stop] for start, stop in blocks(len(rows), size=step))
+        return summed(self.x.cost_of(np.unique(self._mine(part))) for part in parts)
+
+    def _mine(self, rows: Rows) -> np.ndarray:
+        lead, index = self.x.lead, self.place.index(rows)
+        if isinstance(lead, Grid):
+            lengths = lead.lengths()
+            places = (np.cumsum(lengths) - lengths)[index[0]] + index[1]
+        else:
+            places = np.ravel_multi_index(index, lead.shape)
+        return as_array(rows_at(lead.flat(), places))
+
     def value(
         self,
         rows: Rows,
@@ -234,13 +257,7 @@ class RowsFor:
         single: bool,  # noqa: ARG002  # a single row has no leading dimensions
     ) -> torch.Tensor:
         """Return [n, *row_shape], or [n, *units.shape]; each row is read once."""
-        lead, index = self.x.lead, self.place.index(rows)
-        if isinstance(lead, Grid):
-            lengths = lead.lengths()
-            places = (np.cumsum(lengths) - lengths)[index[0]] + index[1]
-        else:
-            places = np.ravel_multi_index(index, lead.shape)
-        mine, at = np.unique(as_array(rows_at(lead.flat(), places)), return_inverse=True)
+        mine, at = np.unique(self._mine(rows), return_inverse=True)
         values = self.x.values_of(mine)
         values = values[torch.from_numpy(at).to(values.device)]
         return values if units is None else widened(values, units, shape)

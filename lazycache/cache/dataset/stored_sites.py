@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lazycache.cache.dataset.connection import Connect, Connection
+from lazycache.cache.dataset.connection import Answered, Connect, Connection
 from lazycache.cache.dataset.entries import Entries
 from lazycache.cache.names.head_names import HeadName, parse
 from lazycache.cache.names.name_lookup import Names, resolve
 from lazycache.cache.reading.address import Address, EntriesAddress
 from lazycache.cache.reading.heads import place_of
+from lazycache.cache.reading.row_reader import RowReader
 from lazycache.cache.reading.site_reader import SiteReader
 from lazycache.cache.reading.source import Source
 from lazycache.cache.selecting import examples as example_maps
@@ -182,6 +183,21 @@ class StoredSites:
         infos = tuple(run.info for run in self.snapshot.runs.values())
         return Names(self._sites, self.url, infos)
 
+    @property
+    def whole(self) -> StoredSites:
+        """The same sites with all their rows: itself, unless a condition chose some."""
+        found = self
+        while found._whole is not None:
+            found = found._whole
+        return found
+
+    def examples_of(self, table: str) -> ExampleMap:
+        """Return which rows of a table each example has, of all rows that are here.
+
+        Cost: reads nothing; built once.
+        """
+        return self._all_examples(table)
+
     def tensor(self, site: object) -> LazyTensor | RaggedTensor:
         """Return a site, or a head of one, as a lazy tensor. Reads nothing.
 
@@ -244,17 +260,58 @@ class StoredSites:
             return x[:, place]
         return x[(*(slice(None),) * x.lead_ndim, place)]
 
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+    def sql(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        tables: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Ask in SQL; see `ActivationCache.sql`."""
         self._check_open()
         with self._lock:
             if self._connection is None:
                 if self._connect is None:
                     raise QueryError("This cache was made without SQL; lc.open(url) has it.")
-                kept = {} if self.restriction is None else {"kept": self.restriction.kept()}
-                self._connection = self._connect(self.snapshot, self.reader, self.store, **kept)
+                asked = Answered.of(self)
+                self._connection = self._connect(
+                    self.snapshot,
+                    self.reader,
+                    self.store,
+                    kept=asked.kept,
+                    statistics=asked.of_site,
+                )
             connection = self._connection
-        return connection.sql(query, params)
+        return connection.sql(query, params, tables=tables)
+
+    def connected(self, reader: RowReader, statistics: Callable[[str], Any]) -> Connection:
+        """Return what answers SQL over these rows with the values of another reader.
+
+        The caller closes it. `statistics` gives what the table of that name shows.
+
+        Raises:
+            QueryError: the cache was made without SQL.
+        """
+        self._check_open()
+        if self._connect is None:
+            raise QueryError("This cache was made without SQL; lc.open(url) has it.")
+        kept = Answered.of(self).kept
+        return self._connect(self.snapshot, reader, self.store, kept=kept, statistics=statistics)
+
+    def apart(self) -> StoredSites:
+        """Return the same without what answers SQL, which may hold it: nothing holds itself then.
+
+        Reads through the same reader; is closed with it.
+
+        Raises:
+            StorageError: it was closed.
+        """
+        self._check_open()
+        found = object.__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        found._connection, found._entries, found._maps = None, None, {}
+        found._lock = threading.Lock()
+        return found
 
     def restriction_by(self, condition: str, params: Params = None) -> Restriction:
         """Return the rows that a condition keeps of those that are here; see `where`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from lazycache.cache.files.gather import (
 from lazycache.cache.files.maps import MapCache, MappedShard
 from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.files.readahead import read_ahead
-from lazycache.cache.selecting.plan import SitePlan, Span, blocks, count_ranges
+from lazycache.cache.selecting.plan import Rows, SitePlan, Span, as_array, blocks, count_ranges
 from lazycache.cache.selecting.units import Units
 from lazycache.errors import CorruptShardError
 from lazycache.storage.ranges import coalesce, scatter
@@ -31,6 +32,12 @@ from lazycache.types import IoCounters
 
 COPIED_BYTES = 64 << 10
 """Loads below this are copied: cheaper than a map, of which a process may have 65,530 only."""
+
+FETCHERS = 16
+"""Shards of a store in the distance that are read at a time."""
+
+FETCHED_BYTES = 64 << 20
+"""Bytes that they may hold together; what is larger is read by itself."""
 
 
 class Shards(Protocol):
@@ -171,15 +178,24 @@ class FetchedShards:
     def copy(
         self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
     ) -> None:
-        """Fill `out` with consecutive rows, span after span; spans of one shard in one call."""
-        done = at = 0
-        while at < len(spans):
-            end = at
-            while end < len(spans) and spans[end].shard == spans[at].shard:
-                end += 1
-            rows = sum(span.rows for span in spans[at:end])
-            self._fill(plan, spans[at:end], units=units, out=out[done : done + rows])
-            done, at = done + rows, end
+        """Fill `out` with consecutive rows, span after span.
+
+        Spans of one shard in one call; small ones of some shards at once, since a store in the
+        distance answers each in its time.
+        """
+        groups = [list(group) for _, group in groupby(spans, key=attrgetter("shard"))]
+        stops = np.cumsum([sum(span.rows for span in group) for group in groups]).tolist()
+
+        def fill(i: int) -> None:
+            part = out[stops[i - 1] if i else 0 : stops[i]]
+            self._fill(plan, groups[i], units=units, out=part)
+
+        workers = 1
+        if len(groups) > 1:
+            most = max(sum(s.rows for s in group) for group in groups) * plan.spec.row_bytes
+            workers = min(len(groups), FETCHERS, max(1, FETCHED_BYTES // max(1, most)))
+        for _ in ordered(fill, range(len(groups)), workers=workers):
+            pass
 
     def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
         """Return rows in the order given; a row that is asked for twice is read once."""
@@ -233,6 +249,13 @@ class FetchedShards:
         return [
             Span(s.shard, s.chunk, s.offset + i * size, 1) for s in spans for i in range(s.rows)
         ]
+
+    def unchecked(self, plan: SitePlan, rows: Rows) -> list[int]:
+        """Return the chunks of rows that `check` would read. Reads nothing."""
+        if self._checked is None:
+            return []
+        chunks: list[int] = np.unique(plan.places(as_array(rows))[0]).tolist()
+        return [i for i in chunks if (plan.spec.name, i) not in self._checked]
 
     def check(self, plan: SitePlan, chunks: Sequence[int]) -> None:
         """Read chunks that are touched for the first time whole, if it is asked for.

@@ -18,6 +18,7 @@ from lazycache.cache.computing.operands import WORDS, RowsOf
 from lazycache.cache.files.gather import empty
 from lazycache.cache.joined.joined_rows import JoinedRows, part_of_lead
 from lazycache.cache.joined.joined_statistics import JoinedStatistics, of_parts
+from lazycache.cache.reading.costs import Tally, summed
 from lazycache.cache.reading.row_reader import WorkedOut
 from lazycache.cache.selecting.examples import ExampleMap, one_row_each
 from lazycache.cache.selecting.plan import Rows, as_array, blocks
@@ -116,6 +117,32 @@ class JoinedReader(WorkedOut):
         for number, _, mine in self.rows.split(rows):
             part = RowsOf(self.parts[number])
             yield from part.scan(mine, self._narrow(chosen), block_rows=block_rows)
+
+    def cost(
+        self,
+        site: str,
+        rows: Rows,
+        *,
+        units: tuple[Any, ...] | Units = (),
+        block_rows: int | None = None,
+    ) -> Tally:
+        """Return what the parts' own readers would read. Reads nothing."""
+        chosen = self._units(units)
+        if block_rows is not None and not (isinstance(rows, range) and rows.step == 1):
+            cuts = blocks(len(rows), size=block_rows)
+            return summed(self.cost(site, rows[start:stop], units=chosen) for start, stop in cuts)
+        return summed(
+            self._part_cost(number, mine, self._narrow(chosen), block_rows)
+            for number, _, mine in self.rows.split(rows)
+        )
+
+    def _part_cost(
+        self, number: int, rows: Rows, units: Units | None, block_rows: int | None
+    ) -> Tally:
+        part = RowsOf(self.parts[number])
+        if block_rows is not None:
+            return part.scan_cost(rows, units, block_rows=block_rows)
+        return part.own_cost(rows, units)
 
     def _part(self, number: int, rows: Rows, units: Units) -> torch.Tensor:
         return RowsOf(self.parts[number]).own(rows, self._narrow(units))

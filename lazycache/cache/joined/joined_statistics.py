@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from lazycache.cache.aggregates.covering import statistics_of, unit_numbers
 from lazycache.cache.joined.joined_rows import JoinedRows
 from lazycache.cache.reading.known import Known
-from lazycache.cache.reading.stored_statistics import SiteStatistics
+from lazycache.cache.reading.stored_statistics import SiteStatistics, ZoneRows
 
 if TYPE_CHECKING:
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
@@ -39,6 +41,12 @@ class PartStatistics:
             return self.units if units is None else units
         return self.units[units]
 
+    def theirs(self, mine: np.ndarray) -> np.ndarray:
+        """Return some of `blocks`, bool[n], as bool[all blocks of the site]."""
+        theirs = np.zeros(len(self.found.starts), dtype=np.bool_)
+        theirs[self.blocks[mine]] = True
+        return theirs
+
 
 class JoinedStatistics:
     """Blocks of all parts, in order. As `SiteStatistics`."""
@@ -50,6 +58,8 @@ class JoinedStatistics:
         """As `SiteStatistics.starts`."""
         self.stops = np.concatenate([stops + shift for _, stops, shift in blocks])
         """As `SiteStatistics.stops`."""
+        self.finite = np.concatenate([part.found.finite[part.blocks] for part in parts])
+        """As `SiteStatistics.finite`."""
         self._ends = np.cumsum([len(part.blocks) for part in parts])
         self._tops = [(part, int(i)) for part in parts for i in part.tops]
         firsts, lasts = (
@@ -63,17 +73,24 @@ class JoinedStatistics:
         """Yield the numbers of blocks, part by part; as `SiteStatistics.known`."""
         for part, mine in zip(self._parts, np.split(chosen, self._ends[:-1]), strict=True):
             if mine.any():
-                theirs = np.zeros(len(part.found.starts), dtype=np.bool_)
-                theirs[part.blocks[mine]] = True
-                yield from part.found.known(theirs, part.chosen(units))
+                yield from part.found.known(part.theirs(mine), part.chosen(units))
 
-    def top(self, part: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Return greatest values and their rows; as `SiteStatistics.top`."""
-        one, number = self._tops[part]
-        values, rows = one.found.top(number)
-        if one.units is not None:
-            values, rows = values[:, one.units], rows[:, one.units.numpy()]
-        return values, np.where(rows >= 0, rows + one.shift, rows)
+    def greatest(
+        self, parts: Sequence[int], units: torch.Tensor | None
+    ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        """Yield greatest values and their rows; as `SiteStatistics.greatest`."""
+        # parts are numbered tensor by tensor
+        for one, mine in groupby((self._tops[part] for part in parts), itemgetter(0)):
+            numbers = [number for _, number in mine]
+            for values, rows in one.found.greatest(numbers, one.chosen(units)):
+                yield values, np.where(rows >= 0, rows + one.shift, rows)
+
+    def zones(self, chosen: np.ndarray, units: torch.Tensor | None) -> Iterator[ZoneRows]:
+        """Yield zones, part by part; as `SiteStatistics.zones`."""
+        for part, mine in zip(self._parts, np.split(chosen, self._ends[:-1]), strict=True):
+            for one in part.found.zones(part.theirs(mine), part.chosen(units)):
+                starts, stops = one.starts + part.shift, one.stops + part.shift
+                yield replace(one, starts=starts, stops=stops)
 
 
 def of_parts(tensors: Sequence[LazyTensor], rows: JoinedRows) -> JoinedStatistics | None:

@@ -47,6 +47,13 @@ class Matrices:
                 self._kept.popitem(last=False)
         return made
 
+    def lacks(self, ref: ArrayRef, dtype: torch.dtype) -> int:
+        """Return how many bytes `get` would read: none of what is kept."""
+        with self._lock:
+            if (ref.path, dtype) in self._kept:
+                return 0
+        return torch.Size(ref.shape).numel() * by_name(ref.dtype).itemsize
+
     def clear(self) -> None:
         """Keep none."""
         with self._lock:

@@ -13,9 +13,11 @@ from lazycache.types import SiteSpec
 
 
 def flat_values(
-    reader: RowReader, spec: SiteSpec, rows: np.ndarray
+    reader: RowReader, spec: SiteSpec, rows: np.ndarray, *, heads: np.ndarray | None = None
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Return the values of absolute rows, [elements], and their widths, int32[rows].
+
+    Of some heads only, int64[h], if they are given.
 
     Cost: one allocation and one copy.
 
@@ -23,22 +25,23 @@ def flat_values(
         SelectionError: the site does not have one of the rows.
         CorruptShardError: a shard is not what the log recorded.
     """
-    dtype, heads = by_name(spec.dtype), spec.shape[0]
+    dtype = by_name(spec.dtype)
+    wanted_heads = np.arange(spec.shape[0]) if heads is None else heads
     if not len(rows):
         return torch.empty(0, dtype=dtype.torch), np.empty(0, np.int32)
     widths = np.asarray(reader.widths(spec.name, rows), np.int64)
-    starts = np.concatenate([[0], np.cumsum(widths * heads)])
+    starts = np.concatenate([[0], np.cumsum(widths * len(wanted_heads))])
     words = np.empty(int(starts[-1]), f"u{dtype.itemsize}")
     wanted = Wanted(
         rows=rows,
         owner=np.zeros(len(rows), np.int64),
-        heads=np.arange(heads),
+        heads=wanted_heads,
         low=np.zeros(1, np.int64),
         high=widths.max(keepdims=True),
     )
     for block in reader.ragged(spec.name, wanted):
         count, width = len(block.values), int(widths[block.at])
         begin = int(starts[block.at])
-        target = words[begin : begin + count * heads * width].reshape(count, heads, width)
-        target[:, block.heads] = block.values
+        target = words[begin : begin + count * len(wanted_heads) * width]
+        target.reshape(count, -1, width)[:, block.heads] = block.values
     return as_tensor(words.view(np.uint8), dtype.torch, words.shape), widths.astype(np.int32)

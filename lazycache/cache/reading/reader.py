@@ -19,6 +19,7 @@ from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.files.ragged_rows import Block, Wanted
 from lazycache.cache.files.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
 from lazycache.cache.files.shards import FetchedShards, MappedShards, Shards
+from lazycache.cache.reading.costs import Layout, Once, Tally, read_cost, scan_cost
 from lazycache.cache.reading.stored_statistics import Kept, StoredStatistics, of_plan
 from lazycache.cache.selecting import plan as planning
 from lazycache.cache.selecting import units as unit_selection
@@ -66,6 +67,7 @@ class Reader:
         self.io = io
         self._store = store
         self._snapshot = snapshot
+        self._max_gap = max_gap
         self._maps = MapCache(store, max_maps=max_maps, max_bytes=map_bytes)
         self._mapped = MappedShards(self._maps, io, check=check)
         self._fetched = FetchedShards(store, io, check=check, max_gap=max_gap)
@@ -187,6 +189,25 @@ class Reader:
                     yield self._mapped.view(plan, span, units=chosen)
             else:
                 yield self.read(site, part, units=chosen)
+
+    def cost(
+        self,
+        site: str,
+        rows: Rows,
+        *,
+        units: tuple[Any, ...] | Units = (),
+        block_rows: int | None = None,
+    ) -> Tally:
+        """Return what `read` would read, or with `block_rows` what `scan` would. Reads nothing."""
+        plan, chosen = self._resolve(site, units)
+        layout = Layout(plan, self._is_local(plan), self._max_gap, BLOCK_BYTES)
+        if block_rows is None:
+            found = read_cost(layout, rows, chosen)
+        else:
+            found = scan_cost(layout, rows, chosen, block_rows=block_rows)
+        new = () if layout.local or not chosen.count else self._fetched.unchecked(plan, rows)
+        checks = (Once((id(self), site, i), requests=1, nbytes=int(plan.nbytes[i])) for i in new)
+        return found + Tally(once=frozenset(checks))
 
     def widths(self, site: str, rows: np.ndarray) -> np.ndarray:
         """Return the width of each row of a ragged site: int64[n].

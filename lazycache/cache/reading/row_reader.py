@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lazycache.cache.files.ragged_rows import Block, Wanted
+from lazycache.cache.reading.costs import Tally
 from lazycache.cache.selecting import units as unit_selection
 from lazycache.cache.selecting.plan import Rows, blocks
 from lazycache.cache.selecting.units import Units
@@ -47,6 +48,17 @@ class RowReader(Protocol):
         self, site: str, rows: Rows, *, units: tuple[Any, ...] | Units = (), block_rows: int
     ) -> Iterator[torch.Tensor]:
         """Yield rows in order, in blocks of at most `block_rows`, to be read and dropped."""
+        ...
+
+    def cost(
+        self,
+        site: str,
+        rows: Rows,
+        *,
+        units: tuple[Any, ...] | Units = (),
+        block_rows: int | None = None,
+    ) -> Tally:
+        """Return what `read` would read, or with `block_rows` what `scan` would. Reads nothing."""
         ...
 
     def widths(self, site: str, rows: np.ndarray) -> np.ndarray:
@@ -89,6 +101,17 @@ class WorkedOut:
         """Yield rows in order, in blocks of at most `block_rows`, to be read and dropped."""
         for start, stop in blocks(len(rows), size=block_rows):
             yield self.read(site, rows[start:stop], units=units)
+
+    def cost(
+        self,
+        site: str,  # noqa: ARG002  # one site
+        rows: Rows,  # noqa: ARG002  # of what is in memory nothing is read
+        *,
+        units: tuple[Any, ...] | Units = (),  # noqa: ARG002
+        block_rows: int | None = None,  # noqa: ARG002
+    ) -> Tally:
+        """Return what `read` or `scan` would read: nothing, of what is in memory."""
+        return Tally()
 
     def widths(self, site: str, rows: np.ndarray) -> np.ndarray:  # noqa: ARG002  # refused
         """Refuse: rows have one shape."""

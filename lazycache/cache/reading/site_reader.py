@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lazycache.cache.files.gather import empty, words_of
+from lazycache.cache.reading.costs import Once, Tally, summed
 from lazycache.cache.reading.head_out import Needed, needed, project
 from lazycache.cache.reading.matrices import Matrices, of_heads
 from lazycache.cache.reading.reader import BLOCK_BYTES, Reader
@@ -96,6 +97,39 @@ class SiteReader(Reader):
         for start, stop in blocks(len(rows), size=block_rows):
             yield self.read(site, rows[start:stop], units=units)
 
+    def cost(
+        self,
+        site: str,
+        rows: Rows,
+        *,
+        units: tuple[Any, ...] | Units = (),
+        block_rows: int | None = None,
+    ) -> Tally:
+        """Return what reading rows would read; as `Reader.cost`."""
+        one = self.computed.get(site)
+        if one is None:
+            return super().cost(site, rows, units=units, block_rows=block_rows)
+        if not isinstance(units, Units):
+            units = unit_selection.select(one.spec.shape, units)
+        self._check_there(one, rows)
+        if not len(rows) or not units.count:
+            return Tally()
+        need = needed(one.spec.shape, units)
+        return summed(
+            self._cost_of_run(one, run, part if isinstance(at, slice) else as_array(part)[at], need)
+            for start, stop in blocks(len(rows), size=block_rows or len(rows))
+            for part in _pieces(rows[start:stop], need)
+            for run, at in self._owners[one.spec.table].split(part)
+        )
+
+    def _cost_of_run(self, one: ComputedSite, run: str, rows: Rows, need: Needed) -> Tally:
+        units = () if need.heads is None else (need.heads,)
+        wide = by_name(one.spec.dtype).torch == torch.float64
+        ref = one.arrays[run]
+        lacks = self._matrices.lacks(ref, torch.float64 if wide else torch.float32)
+        once = [Once((id(self), ref.path), requests=1, nbytes=lacks)] if lacks else []
+        return super().cost(one.source, rows, units=units) + Tally(once=frozenset(once))
+
     def statistics(self, site: str) -> StoredStatistics | None:
         """Return what is stored of the rows of a site; None of a computed one."""
         return None if site in self.computed else super().statistics(site)
@@ -117,8 +151,9 @@ class SiteReader(Reader):
             return out
         need = needed(one.spec.shape, units)
         target = words_of(out).reshape(len(rows), -1)
-        for start, stop in blocks(len(rows), size=BLOCK_BYTES // (4 * need.size[0] * need.size[1])):
-            part = rows[start:stop]
+        stop = 0
+        for part in _pieces(rows, need):
+            start, stop = stop, stop + len(part)
             for run, members in self._owners[one.spec.table].split(part):
                 mine = part if isinstance(members, slice) else as_array(part)[members]
                 target[start:stop][members] = self._of_run(one, run, mine, need)
@@ -160,6 +195,12 @@ class _Owners:
         owner = self._run[np.searchsorted(self._starts, as_array(rows), side="right") - 1]
         for run in np.unique(owner).tolist():
             yield self._names[run], np.flatnonzero(owner == run)
+
+
+def _pieces(rows: Rows, need: Needed) -> Iterator[Rows]:
+    """Yield the rows that are computed at a time."""
+    for start, stop in blocks(len(rows), size=BLOCK_BYTES // (4 * need.size[0] * need.size[1])):
+        yield rows[start:stop]
 
 
 def _spans(one: ComputedSite) -> tuple[np.ndarray, np.ndarray]:

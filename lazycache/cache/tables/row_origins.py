@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lazycache.cache.selecting.examples import ExampleMap
 from lazycache.cache.selecting.plan import Rows
 from lazycache.cache.tables.conditions import Params, Tables
 from lazycache.errors import SelectionError
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 class Asked(Tables, Protocol):
     """Tables of a dataset, and what conditions keep of them: a `StoredSites`."""
+
+    @property
+    def whole(self) -> Asked:
+        """The same with all rows."""
+        ...
+
+    def examples_of(self, table: str) -> ExampleMap:
+        """Return which rows of a table each example has."""
+        ...
 
     def restriction_by(self, condition: str, params: Params = None) -> Restriction:
         """Return the rows that a condition keeps."""

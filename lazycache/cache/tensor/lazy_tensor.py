@@ -23,6 +23,7 @@ from lazycache.cache.memory.calls import one_call
 from lazycache.cache.memory.lazy_base import LazyBase
 from lazycache.cache.memory.loading import in_memory
 from lazycache.cache.memory.loads import Loads
+from lazycache.cache.reading.costs import Tally
 from lazycache.cache.reading.source import Source, holds
 from lazycache.cache.selecting.indexing import expand, index_array, is_array, normalise, split
 from lazycache.cache.selecting.plan import Rows, as_array
@@ -290,6 +291,16 @@ class LazyTensor(Loads, Reductions, RowOperators, RowQueries, TorchNames, LazyBa
                 values[done : done + len(block)].copy_(block)
                 done += len(block)
         return values if self._device is None else values.to(self._device)
+
+    def cost_of(self, rows: Rows, *, block_rows: int | None = None) -> Tally:
+        """Return what `values_of` would read, or with `block_rows` what `scan` would.
+
+        For this package. Reads nothing.
+        """
+        if block_rows is None and self.dtype != by_name(self._source.spec.dtype).torch:
+            block_rows = CONVERTED_ROWS
+        reader, chosen = self._source.reader, self._chosen()
+        return reader.cost(self.site, rows, units=chosen, block_rows=block_rows)
 
     def scan(self, rows: Rows, *, block_rows: int) -> Iterator[torch.Tensor]:
         """Yield rows in blocks that must be read and dropped: they may be the file itself."""

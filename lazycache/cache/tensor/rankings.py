@@ -82,8 +82,11 @@ class Rankings:
         come first; NaN is larger than all else, as in torch.
 
         Cost: of k up to 32 largest, shards that are selected whole are answered from what was
-        stored of them, if all their values are finite: of a whole site no shard is read. Else reads
-        what is selected once, in blocks. Memory does not grow with rows.
+        stored of them, if all their values are finite: of a whole site no shard is read. Of up to 4
+        units, more than 32, the smallest and selections are found by the stored least and greatest
+        of every 128 rows: only rows that may be among them are read. Else reads what is selected
+        once, in blocks. Memory does not grow with rows, but for 16 bytes for each run of selected
+        ones.
 
         Raises:
             SelectionError: another dimension than that of all rows; fewer rows than k.

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import duckdb
 
 from lazycache.errors import LazycacheError, QueryError
+from lazycache.query.sql.measures import Measures
 
 CLOSED = "The connection is closed: open the dataset again."
 
@@ -38,6 +39,8 @@ class Activity:
         self._calls: list[_Call] = []
         self._functions = 0
         self._closed = False
+        self.measures = Measures()
+        """What prepared queries measure of rows, by the number that functions are given."""
 
     @property
     def closed(self) -> bool:

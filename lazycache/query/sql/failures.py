@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import count
 
 import duckdb
@@ -32,9 +33,19 @@ _UNKNOWN_COLUMN = re.compile(
 _UNKNOWN_QUALIFIER = re.compile(r'Referenced table "([^"]+)" not found')
 _UNKNOWN_TABLE = re.compile(r"Table with name (\S+) does not exist")
 _UNKNOWN_FUNCTION = re.compile(r"Function with name (\S+) does not exist")
-_NO_INDEX = re.compile(r"Macro unit\(\)|'(?:array_extract|len)\(")
-_UNIT_OF = re.compile(r'\bunit\s*\(\s*(?:[\w.]+\.)?("(?:[^"]|"")+"|\w+)\s*[,)]', re.IGNORECASE)
-_INTERNAL = re.compile(r'\nDid you mean "lazycache_(index|kept)\..*')  # tables behind the views
+_NO_INDEX = re.compile(r"Macro (?:unit|head)\(\)|'(?:array_extract|len)\(")
+_NO_VECTOR = re.compile(r"Macro (dot|norm|cosine)\(\)")
+_UNIT_OF = re.compile(
+    r'\b(?:unit|head)\s*\(\s*(?:[\w.]+\.)?("(?:[^"]|"")+"|\w+)\s*[,)]', re.IGNORECASE
+)
+_INTERNAL = re.compile(r'\nDid you mean ".*lazycache_(index|kept).*')  # tables behind the views
+_FUNCTIONS = {
+    "unit": "unit(site, i): one 0-based unit of a site",
+    "head": "head(site, h): one 0-based entry of its first dimension",
+    "dot": "dot(site, vector)",
+    "norm": "norm(site)",
+    "cosine": "cosine(site, vector)",
+}
 _POSITION = re.compile(r"\n+LINE \d+: .*", re.DOTALL)
 _DAMAGE = re.compile(r"Corrupt database file|checksum|has been invalidated", re.IGNORECASE)
 _LOCKED = ("has been locked", "disabled by configuration")
@@ -83,13 +94,17 @@ class Explainer:
         *,
         tables: Mapping[str, Sequence[str]],
         sites: Mapping[str, SiteSpec],
-        ragged: Sequence[str],
         failures: ReadFailures,
     ) -> None:
         self._tables = tables
         self._sites = sites
-        self._ragged = {name.lower(): name for name in ragged}
         self._failures = failures
+
+    def beside(self, tables: Mapping[str, Sequence[str]]) -> Explainer:
+        """Return one that knows other tables too: the user's own."""
+        found = copy(self)
+        found._tables = {**self._tables, **tables}  # noqa: SLF001  # a copy of our own
+        return found
 
     @contextmanager
     def explained(self, query: str, *, rewritten: bool) -> Iterator[None]:
@@ -137,20 +152,15 @@ class Explainer:
             (_UNKNOWN_QUALIFIER, self._about_qualifier),
             (_UNKNOWN_TABLE, self._about_table),
             (_UNKNOWN_FUNCTION, self._about_function),
+            (_NO_VECTOR, self._about_vector),
         )
 
     def _about_column(self, name: str) -> str:
         head = parse(name)
-        meant = self._ragged.get((name if head is None else head.site).lower())
-        if meant is not None:
-            return (
-                f"The rows of {meant} differ in width, so it is no column of SQL: read "
-                f'cache["{name if head else meant}"], for example cache["{meant}"][example].load().'
-            )
         if head is not None and head.head is not None and head.site in self._sites:
             return (
                 f'A head has no column of its own: cache["{name}"] reads it; in SQL it is '
-                f"unit({_shown(head.site)}, head, i), with the head as it was stored."
+                f"head({_shown(head.site)}, h), with the head as it was stored."
             )
         where = [table for table, there in self._tables.items() if name in there]
         if where:
@@ -172,16 +182,28 @@ class Explainer:
                 f"A site whose name has dots or colons is written in double quotes, for example "
                 f'"{dotted[0]}". {nearest(name, dotted)}'
             )
+        if any(table.lower().startswith(f"{name.lower()}.") for table in self._tables):
+            return (
+                f"{name} is a dataset: a column is {name}.tokens.column, or t.column where the "
+                f"table has an alias, FROM {name}.tokens t."
+            )
         return f"No table {name!r}. {nearest(name, self._tables)}"
 
     def _about_table(self, name: str) -> str:
+        name = name.strip('"')
+        several = [table for table in self._tables if table.endswith(f".{name.lower()}")]
+        if several:
+            return f"Each dataset has its own: say which one, {' or '.join(several)}."
         return f"No table {name!r}. {nearest(name, self._tables, limit=10)}"
 
     def _about_function(self, name: str) -> str:
         return (
-            f"No function {name!r}. Beside DuckDB's own functions there is unit(site, i): one "
-            "0-based unit of a site."
+            f"No function {name!r}. {nearest(name, _FUNCTIONS)} Beside DuckDB's own functions "
+            f"there are {', '.join(_FUNCTIONS.values())}."
         )
+
+    def _about_vector(self, name: str) -> str:
+        return f"{name} is {_FUNCTIONS[name]}."
 
 
 def _about_unit(name: str, spec: SiteSpec) -> str:
@@ -190,9 +212,10 @@ def _about_unit(name: str, spec: SiteSpec) -> str:
     places = ", ".join("ijk"[n] if n < 3 else f"i{n}" for n in range(count))  # noqa: PLR2004
     if not count:
         return f"{name} is one number per row: write {_shown(name)} without unit."
+    head = f", or a head: head({_shown(name)}, i)" if count > 1 else ""
     return (
         f"unit takes {integers} for {name}, whose shape is {list(spec.shape)}: "
-        f"unit({_shown(name)}, {places}). Round a fraction with CAST(... AS BIGINT)."
+        f"unit({_shown(name)}, {places}){head}. Round a fraction with CAST(... AS BIGINT)."
     )
 
 

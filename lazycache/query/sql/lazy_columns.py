@@ -1,47 +1,42 @@
-"""One lazy column: two SQL functions that read a site's values for the rows they are asked for.
+"""One lazy column: SQL functions that read a site's values for the rows they are asked for.
 
 DuckDB evaluates a function only for rows that the cheaper predicates left over, 2,048 at a time.
-So a view column `"site:NAME"(row)` is read for these rows alone, and `"unit:NAME"(row, i)` reads
-only that unit of them.
+So a view column `"site:NAME"(row)` is read for these rows alone, `"unit:NAME"(row, i)` reads
+only that unit of them, and `"head:NAME"(row, h)` that head. `"measure:NAME"(row, n)` gives the n-th
+measure of the connection, a dot product with a vector say: one number, so that neither the values
+nor the vector ever become numbers of DuckDB.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import torch
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
+from lazycache.cache.reading.row_reader import RowReader
+from lazycache.cache.selecting.plan import as_range
 from lazycache.codec import dtypes
 from lazycache.errors import QueryError
+from lazycache.query.sql import ragged_columns
+from lazycache.query.sql.arrow_lists import fits_array, nested
+from lazycache.types import RAGGED
 
 if TYPE_CHECKING:
     import duckdb
 
     from lazycache.query.sql.activity import Activity
     from lazycache.query.sql.failures import ReadFailures
+    from lazycache.query.sql.measures import Measures
     from lazycache.types import SiteSpec
 
-LARGEST_ARRAY = 99_999
-"""DuckDB refuses longer fixed-size arrays; a longer dimension (a vocabulary) becomes a list."""
-
-
-class RowReader(Protocol):
-    """What SQL needs of the reader of shards."""
-
-    def take(self, site: str, rows: np.ndarray, *, units: tuple[Any, ...] = ()) -> torch.Tensor:
-        """Values of rows that the site covers, in the order asked for."""
-        ...
-
-    def covered(self, site: str, rows: np.ndarray) -> np.ndarray:
-        """Which of the rows the site has."""
-        ...
+Arrow: TypeAlias = "pa.Array | pa.ChunkedArray"
+"""An argument of a function, as DuckDB gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +49,53 @@ class LazyColumn:
     """Its column: the site's name, with a suffix where another column differs in case only."""
     complete: bool
     """Whether every row of the table has a value, so that none needs to be looked up."""
+    prefix: str = ""
+    """What its functions' names begin with: the dataset, where there are several."""
 
     @property
     def value_function(self) -> str:
         """SQL function of a row: the whole value."""
-        return f"site:{self.name}"
+        return f"{self.prefix}site:{self.name}"
 
     @property
     def unit_function(self) -> str:
         """SQL function of a row and one index per dimension: one number."""
-        return f"unit:{self.name}"
+        return f"{self.prefix}unit:{self.name}"
+
+    @property
+    def head_function(self) -> str:
+        """SQL function of a row and an entry of the first dimension: that part of the value."""
+        return f"{self.prefix}head:{self.name}"
+
+    @property
+    def measure_function(self) -> str:
+        """SQL function of a row and the number of a measure: one number."""
+        return f"{self.prefix}measure:{self.name}"
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Names of all of these."""
+        return (
+            self.value_function,
+            self.unit_function,
+            self.head_function,
+            self.measure_function,
+        )
+
+    @property
+    def ragged(self) -> bool:
+        """Whether rows differ in width, as those of attention patterns do."""
+        return self.spec.layout == RAGGED
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether a row has a first dimension whose entries are more than numbers."""
+        return len(self.spec.shape) > 1
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a row is a vector of known length."""
+        return bool(self.spec.shape) and not self.ragged
 
     @property
     def scalar_type(self) -> str:
@@ -71,10 +103,25 @@ class LazyColumn:
         return dtypes.by_name(self.spec.dtype).duckdb
 
     @property
+    def measure_type(self) -> str:
+        """SQL type of a measure: DOUBLE, where the numbers are wider than float32 or integers."""
+        return "FLOAT" if self.scalar_type == "FLOAT" else "DOUBLE"
+
+    @property
     def value_type(self) -> str:
-        """SQL type of the whole value: `FLOAT[64][12]` for 12 heads of 64."""
+        """SQL type of the whole value: `FLOAT[64][12]` of 12 heads, `FLOAT[][]` of patterns."""
+        if self.ragged:
+            return f"{self.scalar_type}[][]"
+        return self._nested_type(self.spec.shape)
+
+    @property
+    def head_type(self) -> str:
+        """SQL type of one entry of the first dimension."""
+        return f"{self.scalar_type}[]" if self.ragged else self._nested_type(self.spec.shape[1:])
+
+    def _nested_type(self, shape: tuple[int, ...]) -> str:
         return self.scalar_type + "".join(
-            f"[{size}]" if _fits_array(size) else "[]" for size in reversed(self.spec.shape)
+            f"[{size}]" if fits_array(size) else "[]" for size in reversed(shape)
         )
 
 
@@ -86,20 +133,34 @@ def register(
     failures: ReadFailures,
     activity: Activity,
 ) -> None:
-    """Create the column's two functions."""
+    """Create the column's functions; what they are called begins with `column.prefix`."""
 
-    def values(rows: Any) -> pa.Array:
+    def values(rows: Arrow) -> pa.Array:
         with failures.carried(), activity.function():
             return read_values(reader, column, rows=rows)
 
-    def units(rows: Any, *indices: Any) -> pa.Array:
+    def units(rows: Arrow, *indices: Arrow) -> pa.Array:
         with failures.carried(), activity.function():
             return read_units(reader, column, rows=rows, indices=indices)
+
+    def heads(rows: Arrow, numbers: Arrow) -> pa.Array:
+        with failures.carried(), activity.function():
+            return read_heads(reader, column, rows=rows, heads=numbers)
+
+    def measures(rows: Arrow, numbers: Arrow) -> pa.Array:
+        with failures.carried(), activity.function():
+            return read_measures(
+                reader, column, rows=rows, numbers=numbers, measures=activity.measures
+            )
 
     _create(connection, column.value_function, values, 1, column.value_type)
     if column.spec.shape:
         arguments = 1 + len(column.spec.shape)
         _create(connection, column.unit_function, units, arguments, column.scalar_type)
+    if column.has_heads:
+        _create(connection, column.head_function, heads, 2, column.head_type)
+    if column.is_measured:
+        _create(connection, column.measure_function, measures, 2, column.measure_type)
 
 
 def _create(
@@ -123,21 +184,61 @@ def _create(
     )
 
 
-def read_values(reader: RowReader, column: LazyColumn, *, rows: Any) -> pa.Array:
+def read_values(reader: RowReader, column: LazyColumn, *, rows: Arrow) -> pa.Array:
     """Return the values of the rows as `column.value_type`; NULL where the site has none."""
     ids, present = _present(reader, column, rows)
-    found = _numpy(reader.take(column.spec.name, ids[present]), column) if present.any() else None
-    shape = column.spec.shape
-    if present.all() and found is not None:
-        return _nested(found, shape, missing=None)
-    values = np.zeros((len(ids), *shape), found.dtype if found is not None else _dtype(column))
-    if found is not None:
-        values[present] = found
-    return _nested(values, shape, missing=~present)
+    if column.ragged:
+        return ragged_columns.values(reader, column.spec, ids, present)
+    groups = [((), np.flatnonzero(present))] if present.any() else []
+    return _read(reader, column, ids, present, groups, column.spec.shape)
+
+
+def read_heads(reader: RowReader, column: LazyColumn, *, rows: Arrow, heads: Arrow) -> pa.Array:
+    """Return an entry of the first dimension as `column.head_type`; NULL where there is none."""
+    ids, present = _present(reader, column, rows)
+    numbers, known = _integers(heads)
+    present &= known
+    groups = [
+        (check_unit(column.spec, head, called="head"), members)
+        for head, members in _groups(numbers[:, None], present)
+    ]
+    if column.ragged:
+        return ragged_columns.heads(reader, column.spec, ids, present, groups)
+    return _read(reader, column, ids, present, groups, column.spec.shape[1:])
+
+
+def read_measures(
+    reader: RowReader, column: LazyColumn, *, rows: Arrow, numbers: Arrow, measures: Measures
+) -> pa.Array:
+    """Return one number per row as `column.measure_type`: that of a measure of a query."""
+    ids, present = _present(reader, column, rows)
+    asked, known = _integers(numbers)
+    present &= known
+    values = np.zeros(len(ids), "float32" if column.measure_type == "FLOAT" else "float64")
+    for (number,), members in _groups(asked[:, None], present):
+        at = 0
+        for block in _blocks(reader, column, ids[members], measures[number].units):
+            found, missing = measures[number].of(block)
+            places, at = members[at : at + len(block)], at + len(block)
+            values[places] = found.numpy()
+            if missing is not None:
+                present[places[missing.numpy()]] = False
+    return pa.array(values, mask=~present)
+
+
+def _blocks(
+    reader: RowReader, column: LazyColumn, ids: np.ndarray, units: tuple[int, ...]
+) -> Iterator[torch.Tensor]:
+    """Yield values of the rows in order, to be read and dropped; of a local run without a copy."""
+    run = as_range(ids)
+    if run is None or run.step != 1:
+        yield reader.take(column.spec.name, ids, units=units)
+    else:
+        yield from reader.scan(column.spec.name, run, units=units, block_rows=len(run))
 
 
 def read_units(
-    reader: RowReader, column: LazyColumn, *, rows: Any, indices: tuple[Any, ...]
+    reader: RowReader, column: LazyColumn, *, rows: Arrow, indices: tuple[Arrow, ...]
 ) -> pa.Array:
     """Return one number per row; NULL where the site has no value or an index is NULL."""
     ids, present = _present(reader, column, rows)
@@ -146,6 +247,12 @@ def read_units(
         numbers, known = _integers(index)
         wanted[:, axis] = numbers
         present &= known
+    if column.ragged:
+        groups = [
+            (check_unit(column.spec, head, called="unit"), members)
+            for head, members in _groups(wanted[:, :1], present)
+        ]
+        return ragged_columns.units(reader, column.spec, ids, wanted[:, 1], groups)
     values = np.zeros(len(ids), _dtype(column))
     for unit, members in _groups(wanted, present):
         index = check_unit(column.spec, unit)
@@ -153,20 +260,44 @@ def read_units(
     return pa.array(values, mask=~present)
 
 
-def check_unit(spec: SiteSpec, unit: tuple[int, ...]) -> tuple[int, ...]:
+def check_unit(spec: SiteSpec, unit: tuple[int, ...], *, called: str = "unit") -> tuple[int, ...]:
     """Return a 0-based index with negative numbers counted from the end, as torch does.
 
+    It is of the first dimensions of the site's shape, or of all.
+
     Raises:
-        QueryError: outside the site's shape.
+        QueryError: outside the shape.
     """
-    for index, size in zip(unit, spec.shape, strict=True):
+    shape = spec.shape[: len(unit)]
+    for index, size in zip(unit, shape, strict=True):
         if not -size <= index < size:
             asked = ", ".join(map(str, unit))
             raise QueryError(
-                f"unit({spec.name}, {asked}) is outside the shape {list(spec.shape)} of the site: "
-                "indices are 0-based, as in torch."
+                f"{called}({spec.name}, {asked}) is outside the shape {list(spec.shape)} of the "
+                "site: indices are 0-based, as in torch."
             )
-    return tuple(index % size for index, size in zip(unit, spec.shape, strict=True))
+    return tuple(index % size for index, size in zip(unit, shape, strict=True))
+
+
+def _read(
+    reader: RowReader,
+    column: LazyColumn,
+    ids: np.ndarray,
+    present: np.ndarray,
+    groups: Sequence[tuple[tuple[int, ...], np.ndarray]],
+    shape: tuple[int, ...],
+) -> pa.Array:
+    """Return a part of the rows as nested lists: of each group of places those units."""
+    taken = [
+        (members, _numpy(reader.take(column.spec.name, ids[members], units=units), column))
+        for units, members in groups
+    ]
+    if len(taken) == 1 and present.all():
+        return nested(taken[0][1], shape, missing=None)
+    values = np.zeros((len(ids), *shape), _dtype(column))
+    for members, found in taken:
+        values[members] = found
+    return nested(values, shape, missing=~present)
 
 
 def _groups(
@@ -185,7 +316,7 @@ def _groups(
         yield tuple(unit.tolist()), members[which.reshape(-1) == number]
 
 
-def _present(reader: RowReader, column: LazyColumn, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+def _present(reader: RowReader, column: LazyColumn, rows: Arrow) -> tuple[np.ndarray, np.ndarray]:
     """Return the row ids, and which of them have a value."""
     ids, present = _integers(rows)
     if not column.complete and present.any():
@@ -193,7 +324,7 @@ def _present(reader: RowReader, column: LazyColumn, rows: Any) -> tuple[np.ndarr
     return ids, present
 
 
-def _integers(values: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def _integers(values: Arrow) -> tuple[np.ndarray, np.ndarray]:
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     known = np.ones(len(array), bool)
     if array.null_count:
@@ -211,26 +342,3 @@ def _dtype(column: LazyColumn) -> np.dtype[Any]:
 def _numpy(values: torch.Tensor, column: LazyColumn) -> np.ndarray:
     widened = values.to(torch.float32) if column.scalar_type == "FLOAT" else values
     return widened.contiguous().numpy()
-
-
-def _nested(values: np.ndarray, shape: tuple[int, ...], *, missing: np.ndarray | None) -> pa.Array:
-    """Return [rows, *shape] as nested Arrow lists; `missing` rows are NULL."""
-    mask = None if missing is None else pa.array(missing)
-    if not shape:
-        return pa.array(values, mask=missing)
-    nested = pa.array(values.reshape(-1))
-    for axis in range(len(shape), 0, -1):
-        size = shape[axis - 1]
-        outer = mask if axis == 1 else None
-        count = len(values) * math.prod(shape[: axis - 1])
-        if _fits_array(size):
-            nested = pa.FixedSizeListArray.from_arrays(nested, size, mask=outer)
-        else:
-            # 64-bit offsets: rows times a vocabulary pass 2**31
-            offsets = pa.array(np.arange(count + 1, dtype=np.int64) * size)
-            nested = pa.LargeListArray.from_arrays(offsets, nested, mask=outer)
-    return nested
-
-
-def _fits_array(size: int) -> bool:
-    return 0 < size <= LARGEST_ARRAY

@@ -1,7 +1,5 @@
 """What the columns of a table are called in SQL, for ever. Pure.
 
-Sites whose rows differ in width are none: no SQL type holds them, and padding them would be a lie.
-
 SQL does not see case, so of two names that differ in case only, one gets a suffix: the one that
 the log brought later. A query thus means the same in every later version of a dataset.
 """
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from lazycache.catalog.computed import all_sites
 from lazycache.catalog.index_rows import BASE_COLUMNS, index_columns, unused
-from lazycache.types import RAGGED
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import Snapshot
@@ -42,8 +39,7 @@ def column_names(snapshot: Snapshot, *, table: str) -> ColumnNames:
         # a computed site is there with the array that it is computed with
         begun = [array.name.removesuffix(".weight") for array in commit.arrays]
         found = [name for name in (*(spec.name for spec in commit.sites), *begun) if name in specs]
-        declared = [name for name in found if specs[name].layout != RAGGED]
-        for given, new in ((names, [in_index[c] for c in columns]), (sites, declared)):
+        for given, new in ((names, [in_index[c] for c in columns]), (sites, found)):
             for name in new:
                 if name not in given:
                     given[name] = unused(name, taken)

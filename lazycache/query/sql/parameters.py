@@ -1,26 +1,35 @@
-"""Values for the parameters of a query, as DuckDB takes them. Pure."""
+"""Values for the parameters of a query, as DuckDB takes them, and those that are vectors. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
+from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.errors import QueryError
 
 Params = Sequence[Any] | Mapping[str, Any]
 """Values for `?` or `$1` (a sequence) or `$name` (a mapping)."""
 
+Values = list[Any] | dict[str, Any] | None
+"""The same, changed by nobody else: numbers of Python, and vectors as tensors of our own."""
 
-def plain_parameters(params: Params | None) -> list[Any] | dict[str, Any] | None:
-    """Return parameters with numpy's and torch's values as Python's.
+
+def plain_parameters(params: Params | None) -> Values:
+    """Return parameters with numpy's and torch's numbers as Python's, their arrays as tensors.
+
+    An array is copied: the query may run, and run again, when the caller has changed it. A lazy
+    tensor is loaded.
 
     Raises:
         QueryError: neither a sequence nor a mapping of names, or a text that is not Unicode.
 
     Example:
-        >>> import numpy as np
         >>> plain_parameters([np.float32(0.5), np.arange(2), "x"])
-        [0.5, [0, 1], 'x']
+        [0.5, tensor([0, 1]), 'x']
     """
     if params is None:
         return None
@@ -36,14 +45,61 @@ def plain_parameters(params: Params | None) -> list[Any] | dict[str, Any] | None
     )
 
 
+def duckdb_parameters(values: Values, *, without: Collection[str] = ()) -> Values:
+    """Return parameters as DuckDB takes them: tensors as lists of Python's numbers.
+
+    Those that are named in `without` (`1` for the first of a sequence) are left out.
+
+    Example:
+        >>> duckdb_parameters([torch.tensor([0.5]), 3]), duckdb_parameters([7, 8], without=["1"])
+        ([[0.5], 3], {'2': 8})
+    """
+    if isinstance(values, list) and not without:
+        return [_listed(value) for value in values]
+    left = {name: _listed(one) for name, one in by_name(values).items() if name not in without}
+    return None if values is None else left
+
+
+def by_name(values: Values) -> Mapping[str, Any]:
+    """Return parameters by the name that a parsed query has for them: `1` for the first `?`."""
+    if isinstance(values, list):
+        return {str(number): value for number, value in enumerate(values, start=1)}
+    return values or {}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
         checked_text(value, what="A parameter")
+    elif isinstance(value, LazyTensor):
+        return _plain(value.load())
     elif hasattr(value, "ndim") and hasattr(value, "tolist"):
-        if getattr(getattr(value, "dtype", None), "kind", "") in {"M", "m"}:
-            return value  # times: DuckDB knows numpy's, and tolist would make numbers of them
-        return value.tolist()  # of no dimension: the number itself
+        return _array(value)
+    elif isinstance(value, list | tuple):
+        return list(value)
     return value
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.ndim:
+        return value.detach().to("cpu", copy=True)
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind in {"M", "m"}:
+        return value  # times: DuckDB knows numpy's, and tolist would make numbers of them
+    if isinstance(value, np.ndarray) and value.ndim and kind in {"b", "i", "u", "f"}:
+        return _tensor(value)
+    return value.tolist()  # of no dimension: the number itself
+
+
+def _tensor(value: np.ndarray) -> Any:
+    copied = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+    try:
+        return torch.from_numpy(copied)
+    except TypeError:  # numbers that torch has not, such as longdouble
+        return copied.tolist()
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
 def checked_text(value: str, *, what: str) -> str:

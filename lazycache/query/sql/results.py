@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lazycache.errors import QueryError
 from lazycache.query.sql.activity import TICK_S
 from lazycache.query.sql.failures import DamagedIndexError
+from lazycache.query.sql.tensors import Column, tensors
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class Result:
-    """The answer of one query: `.df() .arrow() .pl() .fetchall() .fetchone() .show()`.
+    """The answer of one query: `.df() .arrow() .pl() .torch() .fetchall() .fetchone() .show()`.
 
     The query is checked when the result is made and runs when it is first read, once: its rows are
     then kept, and every further reading is of the same rows without I/O. `batches` streams instead
@@ -103,6 +104,52 @@ class Result:
             frame: pl.DataFrame = self._kept().pl()
             return frame
 
+    def torch(self) -> dict[str, Column]:
+        """Return all rows as tensors, by column: `FLOAT[n]` is float32 [rows, n].
+
+        Numbers keep their type; a sum of whole numbers is int64, a decimal fraction float64. Lists
+        whose lengths differ from row to row are a list of tensors. Texts, times and structs are a
+        list of Python values.
+
+        Cost: that of `arrow`, and one copy.
+
+        Raises:
+            QueryError: a NULL in a column of numbers: says which; or whole numbers beyond int64.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> result = small_cache().sql("SELECT row, resid_out_0 FROM tokens WHERE row > 3")
+            >>> result.torch()
+            {'row': tensor([4, 5]), 'resid_out_0': tensor([[ 8.,  9.],
+                    [10., 11.]])}
+        """
+        return tensors(self.arrow())
+
+    def relation(
+        self, connection: duckdb.DuckDBPyConnection | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """Return all rows as a relation of DuckDB, to ask further: `.filter(...)`, `.join(...)`.
+
+        It is over the rows of this result, not over the dataset: it stays when the cache is closed,
+        and may be joined with files, unlike SQL on a dataset.
+
+        Args:
+            connection: Where it belongs; None is DuckDB's own default one, in which `duckdb.sql`
+                finds the relation by the name of a Python variable.
+
+        Cost: that of `arrow`; the rows are held once more.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> relation = small_cache().sql("SELECT row FROM tokens").relation()
+            >>> relation.filter("row > 3").fetchall()
+            [(4,), (5,)]
+        """
+        import duckdb
+
+        rows = self.arrow()
+        return duckdb.from_arrow(rows) if connection is None else connection.from_arrow(rows)
+
     def batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """Yield the rows as Arrow batches of at most `rows`, without keeping them.
 
@@ -119,6 +166,11 @@ class Result:
                     batch = next(reader, None)
         finally:
             self._end(id(reader))
+
+    def plan(self) -> str:
+        """Return what DuckDB does to answer, as its EXPLAIN says. Runs nothing."""
+        with self._reading(), self._prepared.explained():
+            return str(self._prepared.relation.explain())
 
     def show(self, max_rows: int = 40) -> None:
         """Print the first rows as a table."""
@@ -137,7 +189,7 @@ class Result:
             self._rows = self._next = None
             for key in list(self._readers):
                 self._end(key)
-            self._prepared.cursor.close()
+            self._prepared.close()
         finally:
             self._lock.release()
 
@@ -148,7 +200,7 @@ class Result:
     def __repr__(self) -> str:
         pairs = zip(self.columns, self.types, strict=True)
         shown = ", ".join(f"{name} {kind}" for name, kind in pairs)
-        return f"<Result ({shown}): .df() .arrow() .pl() .fetchall() .show()>"
+        return f"<Result ({shown}): .df() .arrow() .pl() .torch() .fetchall() .show()>"
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -176,12 +228,12 @@ class Result:
         damaged = self._prepared
         try:
             with damaged.explained():
-                return ask(damaged.relation)
+                return ask(damaged.to_run())
         except DamagedIndexError:
             self._prepared = self._prepare(damaged)
-            damaged.cursor.close()
+            damaged.close()
         with self._activity.call(self._prepared.cursor), self._prepared.explained():
-            return ask(self._prepared.relation)
+            return ask(self._prepared.to_run())
 
     def _started(self, rows: int) -> tuple[pa.RecordBatchReader, pa.RecordBatch | None]:
         """Return a reader and its first batch."""

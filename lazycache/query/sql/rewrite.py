@@ -1,8 +1,7 @@
 """Rewriting of a parsed query so that it reads less and answers the same.
 
-`unit(site, i)` is a macro over the whole value: right everywhere, but it reads all units. Where the
-`row` behind the site can be seen, the call becomes `"unit:site"(row, i)`, which reads one unit.
-Predicates and filters on lazy columns are put behind the cheap ones (see `predicates`).
+Calls on sites become functions that read only what they need (see `narrowing`). Predicates and
+filters on lazy columns are put behind the cheap ones (see `predicates`).
 
 The rewritten query must parse back to exactly the tree that was meant; otherwise, and for whatever
 cannot be parsed into a tree (PIVOT), the query runs as it was written.
@@ -10,23 +9,34 @@ cannot be parsed into a tree (PIVOT), the query runs as it was written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from lazycache.query.sql import predicates
-from lazycache.query.sql.scope import Ctes, Node, Scopes, Source, find
+from lazycache.query.sql import predicates, trees
+from lazycache.query.sql.measures import Measure, Measures
+from lazycache.query.sql.narrowing import FUNCTIONS, Narrowing
+from lazycache.query.sql.parameters import Values, by_name, duckdb_parameters
+from lazycache.query.sql.scope import Ctes, Node, Scopes, Source
 
 if TYPE_CHECKING:
     from lazycache.query.sql.lazy_columns import LazyColumn
 
-UNIT = "unit"
-"""The SQL function that is rewritten."""
 
-_EMPTY_FROM: Node = {"type": "EMPTY", "alias": "", "sample": None}
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What runs instead of a query."""
+
+    text: str
+    """The query to run."""
+    params: Values
+    """Its parameters: those that became measures are not there."""
+    measures: Sequence[Measure]
+    """What it measures: to be held as long as it may run."""
 
 
 class Rewriter:
@@ -37,38 +47,57 @@ class Rewriter:
         *,
         tables: Mapping[str, Sequence[str]],
         lazy: Mapping[tuple[str, str], LazyColumn],
+        measures: Measures,
     ) -> None:
         self._tables = tables
         self._lazy = lazy
         self._columns = frozenset(column for _, column in lazy)
-        functions = [UNIT]
-        for column in lazy.values():
-            functions += [column.value_function.lower(), column.unit_function.lower()]
-        self._functions = frozenset(functions)
+        self._measures = measures
+        own = (name.lower() for column in lazy.values() for name in column.functions)
+        self._functions = frozenset((*FUNCTIONS, *own))
 
-    def rewrite(self, query: str, cursor: duckdb.DuckDBPyConnection) -> str | None:
+    def rewrite(
+        self,
+        query: str,
+        cursor: duckdb.DuckDBPyConnection,
+        *,
+        params: Values = None,
+        beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> Rewritten | None:
         """Return the query to run instead; None to run it as it is.
 
+        Args:
+            query: What the caller wrote.
+            cursor: What parses it.
+            params: Values of its parameters.
+            beside: Tables of the user's own, with their columns: none of these is lazy.
+
         Cost: about 2 ms, and nothing is read; none if the query names no lazy column.
+
+        Raises:
+            QueryError: a vector does not fit the site that it is asked of.
         """
         lowered = query.lower()
         if not any(column in lowered for column in self._columns):
             return None
-        tree = _parse(query, cursor)
+        tree = trees.parsed(query, cursor)
         if tree is None:
             return None
+        narrowing = Narrowing(self._lazy, by_name(params), self._measures)
         rewriting = _Rewriting(
-            scopes=Scopes(self._tables),
-            lazy=self._lazy,
+            scopes=Scopes({**self._tables, **beside}),
+            narrowing=narrowing,
             columns=self._columns,
             functions=self._functions,
             cursor=cursor,
         )
         for statement in tree["statements"]:
             rewriting.query(statement["node"], {})
-        if not rewriting.changes:
+        text = trees.written(tree, cursor) if rewriting.changes else None
+        if text is None:
             return None
-        return _written(tree, cursor)
+        gone = narrowing.consumed.difference(_parameters(tree))
+        return Rewritten(text, duckdb_parameters(params, without=gone), narrowing.measures)
 
 
 class _Rewriting:
@@ -78,14 +107,14 @@ class _Rewriting:
         self,
         *,
         scopes: Scopes,
-        lazy: Mapping[tuple[str, str], LazyColumn],
+        narrowing: Narrowing,
         columns: frozenset[str],
         functions: frozenset[str],
         cursor: duckdb.DuckDBPyConnection,
     ) -> None:
         self.changes = 0
         self._scopes = scopes
-        self._lazy = lazy
+        self._narrowing = narrowing
         self._columns = columns
         self._functions = functions
         self._cursor = cursor
@@ -139,26 +168,7 @@ class _Rewriting:
         before, changes = deepcopy(item), self.changes
         self._expressions(item, sources, ctes, hidden=frozenset())
         if self.changes > changes and not item["alias"] and item["class"] != "STAR":
-            item["alias"] = self._name(before)
-
-    def _name(self, item: Node) -> str:
-        """Return what DuckDB calls a column without alias: its expression."""
-        node: Node = {
-            "type": "SELECT_NODE",
-            "modifiers": [],
-            "cte_map": {"map": []},
-            "select_list": [item],
-            "from_table": _EMPTY_FROM,
-            "where_clause": None,
-            "group_expressions": [],
-            "group_sets": [],
-            "aggregate_handling": "STANDARD_HANDLING",
-            "having": None,
-            "sample": None,
-            "qualify": None,
-        }
-        statement = {"node": node, "named_param_map": []}
-        return _text({"error": False, "statements": [statement]}, self._cursor)[len("SELECT ") :]
+            item["alias"] = trees.expression_text(before, self._cursor)
 
     def _from(self, table: Node | None, sources: Sequence[Source], ctes: Ctes) -> None:
         """Rewrite subqueries and join conditions of a FROM clause."""
@@ -187,79 +197,12 @@ class _Rewriting:
         for child in value.values():
             self._expressions(child, sources, ctes, hidden=hidden)
         if value.get("class") == "FUNCTION":
-            self._narrow(value, sources, hidden=hidden)
+            self.changes += self._narrowing.narrow(value, sources, hidden=hidden)
             lazy = predicates.lazy_test(columns=self._columns, functions=self._functions)
             self.changes += predicates.filter_first(value, is_lazy=lazy)
 
-    def _narrow(self, call: Node, sources: Sequence[Source], *, hidden: frozenset[str]) -> None:
-        """Turn `unit(site, ...)` into the function that reads one unit, if its row is seen."""
-        found = _unit_of(call, sources, hidden=hidden)
-        if found is None:
-            return
-        source, cell = found
-        column = self._lazy.get((cell.table, cell.column))
-        row = source.row_of(cell)
-        if column is None or row is None or len(call["arguments"]) != 1 + len(column.spec.shape):
-            return
-        if not source.alias or not column.spec.shape:
-            return
-        call["function_name"] = column.unit_function
-        call["qualified_name"] = {"path": [column.unit_function]}
-        call["arguments"][0]["expression"]["column_names"] = [source.alias, row]
-        self.changes += 1
 
-
-def _unit_of(call: Node, sources: Sequence[Source], *, hidden: frozenset[str]) -> Any:
-    """Return the source and cell of a plain call of `unit` on a column."""
-    arguments = call["arguments"]
-    plain = not (call["schema"] or call["catalog"] or call["distinct"] or call["filter"])
-    if call["function_name"].lower() != UNIT or not plain or not arguments:
-        return None
-    site = arguments[0]["expression"]
-    if any(argument["name"] for argument in arguments) or site["class"] != "COLUMN_REF":
-        return None
-    names = site["column_names"]
-    if len(names) == 1 and names[0].lower() in hidden:
-        return None
-    return find(names, sources)
-
-
-def _parse(query: str, cursor: duckdb.DuckDBPyConnection) -> Node | None:
-    try:
-        tree: Node = json.loads(_answer("SELECT json_serialize_sql(?)", query, cursor))
-    except duckdb.Error:  # the query itself will say what is wrong with it
-        return None
-    return None if tree["error"] else tree
-
-
-def _text(tree: Node, cursor: duckdb.DuckDBPyConnection) -> str:
-    return _answer("SELECT json_deserialize_sql(?::JSON)", json.dumps(tree), cursor)
-
-
-def _answer(query: str, parameter: str, cursor: duckdb.DuckDBPyConnection) -> str:
-    # fetched to the end: a cursor with an unfinished result can run nothing else
-    [(answer,)] = cursor.execute(query, [parameter]).fetchall()
-    return str(answer)
-
-
-def _written(tree: Node, cursor: duckdb.DuckDBPyConnection) -> str | None:
-    """Return the text of a tree, if it parses back to the same tree."""
-    try:
-        text = _text(tree, cursor)
-    except duckdb.Error:  # a node that DuckDB can read but not write
-        return None
-    back = _parse(text, cursor)
-    return text if back is not None and _placeless(back) == _placeless(tree) else None
-
-
-def _placeless(value: Any) -> Any:
-    """Return a tree without the positions of its parts in the text."""
-    if isinstance(value, dict):
-        return {
-            key: _placeless(child)
-            for key, child in value.items()
-            if not key.startswith("query_location") and key != "named_param_map"
-        }
-    if isinstance(value, list):
-        return [_placeless(child) for child in value]
-    return value
+def _parameters(tree: Node) -> set[str]:
+    """Return the parameters that a query has."""
+    found = (node for node in predicates.nodes(tree) if node.get("class") == "PARAMETER")
+    return {node["identifier"] for node in found}

@@ -26,7 +26,7 @@ class Cell:
     origin: int
     """Which occurrence: a self join has two."""
     table: str
-    """Name of the table, in lower case."""
+    """Name of the table in lower case; with its dataset, `base.tokens`, if there are several."""
     column: str
     """Name of its column, in lower case."""
 
@@ -43,6 +43,18 @@ class Source:
     """The name that qualifies its columns."""
     outputs: Outputs | None
     """Its columns; None: unknown."""
+    dataset: str = ""
+    """The dataset that qualifies the alias too, where a table of one of several has no alias."""
+
+    @property
+    def path(self) -> list[str]:
+        """The names that qualify its columns, `base.tokens` or an alias."""
+        return [self.dataset, self.alias] if self.dataset else [self.alias]
+
+    def goes_by(self, names: Sequence[str]) -> bool:
+        """Say whether a column with these names in lower case before its own is one of its."""
+        mine = [name.lower() for name in self.path]
+        return list(names) == mine[len(mine) - len(names) :] and len(names) <= len(mine)
 
     def row_of(self, cell: Cell) -> str | None:
         """Return the column in which the row of a cell can be seen here."""
@@ -85,13 +97,14 @@ class Scopes:
             sides = (from_table["left"], from_table["right"])
             return [source for side in sides for source in self.sources(side, ctes)]
         alias = from_table.get("alias") or from_table.get("table_name", "")
+        dataset = "" if from_table.get("alias") else from_table.get("schema_name", "")
         outputs = None
         if not from_table.get("column_name_alias"):  # tokens AS t(a, b) renames columns
             if kind == "BASE_TABLE":
                 outputs = self._of_table(from_table, ctes)
             elif kind == "SUBQUERY":
                 outputs = self.outputs(from_table["subquery"]["node"], ctes)
-        return [Source(alias, outputs)]
+        return [Source(alias, outputs, dataset if outputs is not None else "")]
 
     def outputs(self, node: Node, ctes: Ctes) -> Outputs | None:
         """Return the columns of a query node; None if they cannot be told."""
@@ -112,25 +125,25 @@ class Scopes:
         name = table["table_name"].lower()
         if not table["schema_name"] and not table["catalog_name"] and name in ctes:
             return ctes[name]
-        ours = table["schema_name"].lower() in {"", "main"} and not table["catalog_name"]
-        if not ours or name not in self._tables:
+        dataset = table["schema_name"].lower()
+        if dataset not in {"", "main"}:
+            name = f"{dataset}.{name}"  # no table of a single dataset has a dot in its name
+        if table["catalog_name"] or name not in self._tables:
             return None
         origin = next(self._origins)
         return {column: Cell(origin, name, column) for column in self._tables[name]}
 
 
 def find(names: Sequence[str], sources: Sequence[Source]) -> tuple[Source, Cell] | None:
-    """Return where `column` or `alias.column` comes from; None if that is not certain."""
-    lowered = [name.lower() for name in names]
-    if len(lowered) > 2:  # noqa: PLR2004 - a catalog or schema: left to DuckDB
-        return None
-    column = lowered[-1]
+    """Return where a column comes from: `column`, `alias.column`, `dataset.table.column`.
+
+    None if that is not certain.
+    """
+    *path, column = (name.lower() for name in names)
     matching = [
         source
         for source in sources
-        if source.outputs is not None
-        and column in source.outputs
-        and (len(lowered) == 1 or source.alias.lower() == lowered[0])
+        if source.outputs is not None and column in source.outputs and source.goes_by(path)
     ]
     if len(matching) != 1:
         return None

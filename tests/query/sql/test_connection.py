@@ -13,6 +13,7 @@ from query_helpers import WORDS, empty_dataset, small_dataset, token_columns
 from lazycache.catalog import records
 from lazycache.errors import CorruptShardError, QueryError, ReadOnlyError
 from lazycache.query.sql.connection import connect
+from lazycache.query.sql.members import ONLY
 from lazycache.query.sql.results import Result
 from lazycache.query.sql.rewrite import Rewriter
 
@@ -402,7 +403,7 @@ def test_rewriting_changes_what_is_read_and_never_the_answer(made, folder, monke
     with connect(made.snapshot, made.reader(), made.store, index_directory=folder) as connection:
         rewritten = connection.sql(query)
         rows = rewritten.fetchall()
-        monkeypatch.setattr(Rewriter, "rewrite", lambda *_: None)
+        monkeypatch.setattr(Rewriter, "rewrite", lambda *_, **__: None)
         plain = connection.sql(query)
         assert rewritten.columns == plain.columns
         assert rows == plain.fetchall()
@@ -777,7 +778,7 @@ def test_a_query_that_changes_data_is_refused(made, tmp_path, folder, change, in
         f"WITH x AS ({change} RETURNING *) SELECT max(unit(mlp_act_3, 1)) FROM tokens, x",
     ]
     with connect(made.snapshot, made.reader(), made.store, index_directory=where) as connection:
-        assert (connection._engines[0].index.path is None) == in_memory
+        assert (connection._engines[0].members[ONLY].index.path is None) == in_memory
         for query in queries:
             with pytest.raises(ReadOnlyError, match="only reads"):
                 connection.sql(query).fetchall()

@@ -9,8 +9,9 @@ from query_helpers import FakeReader, empty_dataset, spec_of, token_columns
 from lazycache.codec.dtypes import DTYPES
 from lazycache.errors import QueryError
 from lazycache.query.sql import lazy_columns
+from lazycache.query.sql.arrow_lists import LARGEST_ARRAY
 from lazycache.query.sql.connection import connect
-from lazycache.query.sql.lazy_columns import LARGEST_ARRAY, LazyColumn, check_unit, read_values
+from lazycache.query.sql.lazy_columns import LazyColumn, check_unit, read_values
 
 
 def values_of(dtype, *shape):

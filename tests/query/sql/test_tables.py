@@ -211,27 +211,38 @@ def test_head_out_is_a_column_that_is_computed(attention) -> None:
         attention.sql("SELECT unit(head_out_0, 3, 0) FROM tokens").fetchall()
 
 
-def test_a_ragged_site_is_no_column_and_says_how_it_is_read(attention) -> None:
-    """`SELECT *` does without; who names it is told where it is."""
+def test_a_ragged_site_is_a_column_of_lists(attention) -> None:
+    """Heads of keys, as many keys as the row has; a key that a row lacks is NULL."""
     columns = [row[0] for row in attention.sql("DESCRIBE tokens").fetchall()]
-    assert columns[-2:] == ["head_out_0", "z_0"]
-    assert "pattern_0" not in columns
-    for query in (
-        "SELECT pattern_0 FROM tokens",
-        "SELECT PATTERN_0 FROM tokens",
-        "SELECT t.pattern_0 FROM tokens t",
-        "SELECT unit(pattern_0, 0, 1) FROM tokens",
-        "SELECT example FROM tokens WHERE pattern_0 IS NULL",
-    ):
-        with pytest.raises(QueryError, match=r'differ in width.* read cache\["pattern_0"\]'):
-            attention.sql(query).fetchall()
+    assert columns[-3:] == ["head_out_0", "pattern_0", "z_0"]
+    result = attention.sql(
+        "SELECT PATTERN_0, head(pattern_0, -1), unit(pattern_0, 1, 2), unit(t.pattern_0, 0, -1) "
+        "FROM tokens t ORDER BY row"
+    )
+    assert result.types == ("FLOAT[][]", "FLOAT[]", "FLOAT", "FLOAT")
+    whole, head, third, last = zip(*result.fetchall(), strict=True)
+    assert [list(map(list, row)) for row in whole] == [[[w] * w] * 2 for w in attention.widths]
+    assert [list(row) for row in head] == [[w] * w for w in attention.widths]
+    assert third == (None, None, 3.0, 3.0, 3.0)
+    assert last == (2.0, 2.0, 3.0, 3.0, 3.0)
+    for column, numbers in {
+        "pattern_0": 12,
+        "head(pattern_0, 1)": 6,
+        "unit(pattern_0, 1, 2)": 2,
+    }.items():
+        attention.reader.io.reset()
+        attention.sql(f"SELECT {column} FROM tokens WHERE row > 2").fetchall()
+        assert attention.reader.io.bytes == 4 * numbers, column
+    for asked in ("unit(pattern_0, 2, 0)", "head(pattern_0, -3)"):
+        with pytest.raises(QueryError, match=r"outside the shape \[2, -1\]"):
+            attention.sql(f"SELECT {asked} FROM tokens").fetchall()
 
 
 def test_a_head_is_no_column_and_says_how_it_is_read(attention) -> None:
     """Per-head names are names of the cache."""
-    with pytest.raises(QueryError, match=r'cache\["z_L0H1"\] reads it; in SQL it is unit\(z_0, he'):
+    with pytest.raises(QueryError, match=r'cache\["z_L0H1"\] reads it; in SQL it is head\(z_0, h'):
         attention.sql('SELECT "z_L0H1" FROM tokens').fetchall()
-    with pytest.raises(QueryError, match=r'differ in width.* read cache\["pattern_L0H1"\]'):
+    with pytest.raises(QueryError, match=r"in SQL it is head\(pattern_0, h\)"):
         attention.sql("SELECT pattern_L0H1 FROM tokens").fetchall()
 
 
@@ -279,5 +290,5 @@ def test_names_with_dots_are_advised_in_quotes(made, tmp_path) -> None:
             'SELECT "decoder.z_L0H1" FROM decoder_tokens',
             'SELECT unit("decoder.z_0", 1.5, 0) FROM decoder_tokens',
         ):
-            with pytest.raises(QueryError, match=r'unit\("decoder\.z_0", '):
+            with pytest.raises(QueryError, match=r'(unit|head)\("decoder\.z_0", '):
                 connection.sql(query).fetchall()

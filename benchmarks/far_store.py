@@ -1,0 +1,82 @@
+"""A bucket that is a folder: `far:///folder`, with the delays of an object store, counted.
+
+Every request waits `LATENCY` seconds, at most `PARALLEL` of them at once; all bytes pass a link of
+`BANDWIDTH` bytes per second. These are the figures of one machine beside its object store.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+LATENCY, BANDWIDTH, PARALLEL = 0.02, 200e6, 16
+
+
+class FarFileSystem(LocalFileSystem):
+    """Reads of a local folder as if it were far away. Read only: `far://` writes nothing."""
+
+    protocol = "far"
+    requests, bytes = 0, 0
+    _counting, _link = threading.Lock(), threading.Lock()
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        return super()._strip_protocol(str(path).removeprefix("far://"))
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        data: bytes = super().cat_file(path, start, end, **kwargs)
+        self._pass(len(data))
+        return data
+
+    def cat_ranges(
+        self,
+        paths: Sequence[str],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[bytes]:
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            return list(pool.map(self.cat_file, paths, starts, ends))
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        self._pass(0)
+        found: dict[str, Any] = super().info(path, **kwargs)
+        return found
+
+    def find(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        local = LocalFileSystem()
+        found = local.find(path, *args, **kwargs)
+        for _ in range(1 + len(found) // 1000):  # an object store lists 1,000 at a time
+            self._pass(0)
+        return found
+
+    @classmethod
+    def _pass(cls, count: int) -> None:
+        """Wait as long as a request of so many bytes takes, and count it."""
+        with cls._counting:
+            FarFileSystem.requests += 1
+            FarFileSystem.bytes += count
+        time.sleep(LATENCY)
+        if count:
+            with cls._link:
+                time.sleep(count / BANDWIDTH)
+
+
+fsspec.register_implementation("far", FarFileSystem, clobber=True)
+
+
+def counted() -> tuple[int, int]:
+    """Requests and bytes so far."""
+    return FarFileSystem.requests, FarFileSystem.bytes

@@ -1,0 +1,95 @@
+"""Hits as what they say, and contexts that never cross an example."""
+
+import html
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from top_helpers import corpus
+
+import lazycache as lc
+from lazycache.query.hits import Hits
+
+LENGTHS = (3, 1, 5, 2)
+WORDS = ["<b>", " a", "\n", "&amp;", " x", " y", None, " z", " w", "'\"", " end"]
+EXAMPLES = np.repeat(np.arange(4), LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def cache() -> lc.ActivationCache:
+    """Return 11 tokens of 4 examples, at even positions; row 4 has the largest value."""
+    values = torch.tensor([0.0, 1, 2, 3, 10, 5, 6, 7, 8, 9, 4]).reshape(-1, 1)
+    return corpus({"x": values}, LENGTHS, tokens=WORDS, step=2)
+
+
+@given(rows=st.lists(st.integers(0, 10), max_size=9), n=st.integers(0, 6))
+@settings(max_examples=30)
+def test_contexts_are_the_tokens_of_the_example(cache, rows, n) -> None:
+    """As many as there are on each side, in the order that is asked for, a row perhaps twice."""
+    for row, found in zip(rows, cache.context(rows, n), strict=True):
+        if WORDS[row] is None:
+            assert found is None
+            continue
+        mine = [i for i in range(11) if EXAMPLES[i] == EXAMPLES[row] and abs(i - row) <= n]
+        assert found.token == WORDS[row]
+        assert found.before == tuple(WORDS[i] or "" for i in mine if i < row)
+        assert found.after == tuple(WORDS[i] or "" for i in mine if i > row)
+
+
+def test_contexts_are_whole_where_rows_were_chosen(cache) -> None:
+    """A cache of some rows, and a condition, choose hits and not what is around them."""
+    part = cache.where("position >= 4")
+    want = cache.context([8])[0]
+    assert len(want.before) == 4
+    for hits in (part.top_k("x", 0, k=1), cache.top_k("x", 0, k=1, where="position >= 4")):
+        assert (hits.rows.tolist(), hits.contexts) == ([8], [want])
+    assert part.context([8]) == [want]
+    assert cache.context([], 3) == []
+    assert cache.context(8) == [want]
+
+
+def test_a_hit_says_where_it_is(cache) -> None:
+    """Value, row, id of the example, stored position, token; slices are hits again."""
+    hits = cache.top_k("x", 0, k=4, context=1)
+    assert hits.rows.tolist() == [4, 9, 8, 7]
+    assert (hits[0].value, hits[0].row, hits[0].example, hits[0].position) == (10.0, 4, 2, 0)
+    assert (hits[0].token, hits[0].context.before, hits[0].context.after) == (" x", (), (" y",))
+    assert isinstance(hits[1:], Hits)
+    assert [hit.row for hit in hits[1:3]] == [9, 8]
+    assert hits[-1] == list(hits)[3]
+    plain = cache.top_k("x", 0, k=4, context=0)
+    assert (plain.contexts, plain.tokens) == ([None] * 4, hits.tokens)
+    table = hits.arrow()
+    assert table.column("value").to_pylist() == [10.0, 9.0, 8.0, 7.0]
+    assert hits.df().position.tolist() == hits.positions
+
+
+def test_html_shows_all_text_as_text(cache) -> None:
+    """Tokens cannot become tags: what a browser shows is what was stored."""
+    shown = cache.top_k("x", 0, k=11)._repr_html_()
+    assert "<b>" not in shown
+    assert "<mark>&lt;b&gt;</mark>" in shown
+    assert "&amp;amp;" in shown
+    assert set(re.findall(r"</?(\w+)", shown)) == {
+        *("p", "table", "thead", "tbody", "tr", "th", "td", "mark")
+    }
+    cells = re.findall(r"left'>(.*?)</td>", shown, re.DOTALL)
+    # the row without a token has no context
+    assert html.unescape(re.sub("</?mark>", "", cells[0])) == " x y z w"
+    assert "" in cells
+
+
+def test_text_shows_one_line_for_each(cache) -> None:
+    """Line ends of tokens are written out; of many hits some are shown."""
+    hits = cache.top_k("x", 0, k=11)
+    lines = repr(hits).splitlines()
+    assert len(lines) == 13
+    assert "[\\n]" in "".join(lines)
+    many = cache.top_k(torch.arange(60.0).reshape(-1, 1), 0, k=60)
+    assert repr(many).endswith("... and 10 more")
+    assert "position" not in repr(many)
+    assert "... and 10 more" in many._repr_html_()
+    assert repr(many[:0]) == "Hits of tensor: 0\n  value  row  example  position  context"
