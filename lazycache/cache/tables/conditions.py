@@ -132,8 +132,10 @@ def kept(tables: Tables, source: str, row: str, condition: str, params: Params) 
     Raises:
         QueryError: there is no such column; names the nearest. Or a value does not fit.
     """
-    # the condition has lines of its own: it may end in a comment
-    query = f"SELECT {row} AS row FROM {source} WHERE (\n{condition}\n)"  # noqa: S608  # checked
+    # the condition has lines of its own: it may end in a comment. The alias is nobody's name: one
+    # of DuckDB's conditions may mean it, and `row` is that of the table
+    query = f"SELECT {row} AS {ROW[:-1]} asked\" FROM {source} "  # noqa: S608  # checked
+    query += f"WHERE (\n{condition}\n)"
     with closing(tables.sql(query, params)) as result:
         yield None
         for batch in result.batches(BATCH_ROWS):

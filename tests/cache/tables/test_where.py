@@ -473,3 +473,10 @@ def test_derived(made) -> None:
     assert double.column("label").tolist() == x.column("label").tolist()
     flat = pickle.loads(pickle.dumps(x.rows[::-1] * 2.0))
     assert flat.column("position").tolist() == x.rows.column("position")[::-1].tolist()
+
+
+def test_row_of_the_table(made) -> None:
+    """`row` in a condition is the row of the tensor's own table, not that of its example."""
+    x = made.open()["x"].where("row % 3 = 1 AND row < 20")
+    assert sorted(x.column("row").tolist()) == list(range(1, 20, 3))
+    assert made.open()["pooled"].where("row = 2").column("row").tolist() == [2]
