@@ -313,9 +313,14 @@ class StoredSites:
         found._lock = threading.Lock()
         return found
 
-    def restriction_by(self, condition: str, params: Params = None) -> Restriction:
-        """Return the rows that a condition keeps of those that are here; see `where`."""
-        return Restriction(self, condition, params, before=self.restriction)
+    def restriction_by(
+        self, condition: str, params: Params = None, *, table: str | None = None
+    ) -> Restriction:
+        """Return the rows that a condition keeps of those that are here; see `where`.
+
+        A condition on rows is one on those of `table`, if it has the columns.
+        """
+        return Restriction(self, condition, params, before=self.restriction, table=table)
 
     def where(self, condition: str, params: Params = None, *, closing: bool = False) -> StoredSites:
         """Return the sites of the rows that a condition keeps; see `ActivationCache.where`.

@@ -28,6 +28,9 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 ROW = '"row of examples"'
 """The column `row` of `examples` beside another table's."""
 
+ASKED = '"row that is asked for"'
+"""The alias of the rows of an answer: a condition may mean an alias, and `row` is the table's."""
+
 BATCH_ROWS = 1 << 16
 """Rows of an answer that are looked at at once."""
 
@@ -132,10 +135,8 @@ def kept(tables: Tables, source: str, row: str, condition: str, params: Params) 
     Raises:
         QueryError: there is no such column; names the nearest. Or a value does not fit.
     """
-    # the condition has lines of its own: it may end in a comment. The alias is nobody's name: one
-    # of DuckDB's conditions may mean it, and `row` is that of the table
-    query = f"SELECT {row} AS {ROW[:-1]} asked\" FROM {source} "  # noqa: S608  # checked
-    query += f"WHERE (\n{condition}\n)"
+    # the condition has lines of its own: it may end in a comment
+    query = f"SELECT {row} AS {ASKED} FROM {source} WHERE (\n{condition}\n)"  # noqa: S608  # checked
     with closing(tables.sql(query, params)) as result:
         yield None
         for batch in result.batches(BATCH_ROWS):

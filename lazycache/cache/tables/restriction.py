@@ -61,15 +61,21 @@ class Restriction:
     """The rows that a condition keeps: of each table, as ranges of absolute rows.
 
     A condition on columns of `examples` alone chooses examples, with all their rows. Any other is
-    one on rows, of the first table that has its columns, `tokens` nearly always: it keeps the
-    examples that have such a row. Of other tables it keeps the rows of these examples; those that
-    satisfy it, where the table has its columns too.
+    one on rows, of the first table that has its columns, `tokens` nearly always, or of `table` if
+    that has them: it keeps the examples that have such a row. Of other tables it keeps the rows of
+    these examples; those that satisfy it, where the table has its columns too.
 
     That table is asked when it is made; others when their rows are first wanted.
     """
 
     def __init__(
-        self, tables: Tables, condition: str, params: Params, before: Restriction | None
+        self,
+        tables: Tables,
+        condition: str,
+        params: Params,
+        before: Restriction | None,
+        *,
+        table: str | None = None,
     ) -> None:
         self._tables = tables
         self._condition = conditions.checked(condition, tables, what="The condition")
@@ -77,9 +83,9 @@ class Restriction:
         self._before = before
         self._spans: dict[str, Spans] = {}
         self._lock = threading.RLock()
-        self._by_example, table, found = self._first()
-        self._spans[table] = found
-        self.examples = self._touched(table, found)
+        self._by_example, first, found = self._first(table)
+        self._spans[first] = found
+        self.examples = self._touched(first, found)
         """The examples that are left."""
 
     def rows(self, table: str) -> Spans:
@@ -106,14 +112,15 @@ class Restriction:
             rows &= spans.of_ranges(*covered)
         return kept_map(self._tables.snapshot.extents(table), rows, self.examples)
 
-    def _first(self) -> tuple[bool, str, Spans]:
-        """Ask the table that the condition is about."""
+    def _first(self, wanted: str | None) -> tuple[bool, str, Spans]:
+        """Ask the table that the condition is about: the wanted one, if it has its columns."""
         asked = self._asked(conditions.alone(self._tables), conditions.ROW)
         with asked as batches:
             if not isinstance(batches, QueryError):
                 return True, EXAMPLES, conditions.spans_of(batches)
         error: QueryError | None = None
-        for table in sorted(_TABLES, key=lambda name: not self._tables.snapshot.rows(name)):
+        filled = self._tables.snapshot.rows
+        for table in sorted(_TABLES, key=lambda name: (name != wanted, not filled(name))):
             with self._of_table(table) as batches:
                 if not isinstance(batches, QueryError):
                     return False, table, conditions.spans_of(batches)

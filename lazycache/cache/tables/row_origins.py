@@ -31,8 +31,10 @@ class Asked(Tables, Protocol):
         """Return which rows of a table each example has."""
         ...
 
-    def restriction_by(self, condition: str, params: Params = None) -> Restriction:
-        """Return the rows that a condition keeps."""
+    def restriction_by(
+        self, condition: str, params: Params = None, *, table: str | None = None
+    ) -> Restriction:
+        """Return the rows that a condition keeps, of a table if it has the columns."""
         ...
 
 
@@ -99,7 +101,7 @@ def keeping(
         mask = np.zeros(len(rows), dtype=np.bool_)
         for one in origins(rows):
             if id(one.tables) not in known:
-                found = one.tables.restriction_by(condition, params)
+                found = one.tables.restriction_by(condition, params, table=one.table)
                 known[id(one.tables)] = (one.tables, found)
             kept = known[id(one.tables)][1].rows(one.table)
             mask[one.members] = kept.holds(one.rows)
