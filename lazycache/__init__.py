@@ -18,7 +18,6 @@ loads what captures.
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lazycache.cache.reading.front_door import FRONT_DOOR
@@ -29,6 +28,7 @@ from lazycache.errors import (
     LazycacheError,
     SiteNotFoundError,
 )
+from lazycache.lazy_names import LazyPackage
 
 if TYPE_CHECKING:
     from lazycache.activation_caching import ActivationCaching
@@ -86,32 +86,7 @@ def demo_model() -> tuple[Any, Any]:
     return load()
 
 
-class _Package(ModuleType):
-    """The package: `lazycache.capture` is the function, whoever loads the folder of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # an import makes a loaded folder an attribute of the one above it
-        if name in _HOMES and isinstance(value, ModuleType):
-            return
-        super().__setattr__(name, value)
-
-
-if not TYPE_CHECKING:  # a type checker knows the names from above, and shall know no others
-
-    def __getattr__(name):  # noqa: ANN001, ANN202
-        """Load a public name when it is first used."""
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-
-    def __dir__():  # noqa: ANN202
-        """Name the public names too that nobody has used yet."""
-        return sorted({*globals(), *__all__})
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = LazyPackage
 
 
 def _later(home: str, name: str) -> Callable[..., Any]:

@@ -5,9 +5,9 @@ used: who asks one question loads what this one needs.
 """
 
 import sys
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lazycache.lazy_names import LazyPackage
 
 if TYPE_CHECKING:
     from lazycache.query.asked import Cache, Params, Site
@@ -100,29 +100,4 @@ _HOMES = {
 }
 
 
-class _Package(ModuleType):
-    """The package: a name of the table is what the table says, never the file of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # an import makes a loaded file an attribute of the folder above it
-        if name in _HOMES and isinstance(value, ModuleType):
-            return
-        super().__setattr__(name, value)
-
-
-if not TYPE_CHECKING:  # a type checker knows the names from above, and shall know no others
-
-    def __getattr__(name):  # noqa: ANN001, ANN202
-        """Load a name when it is first used."""
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-
-    def __dir__():  # noqa: ANN202
-        """Name those too that nobody has used yet."""
-        return sorted({*globals(), *__all__})
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = LazyPackage
