@@ -95,7 +95,7 @@ class TopRows:
     values: torch.Tensor
     """[ranks, units] in the site's dtype; unspecified where the row is -1."""
     rows: np.ndarray
-    """int64[ranks, units]: the row, counted from the first row of the shard; -1 where a unit has
+    """int32[ranks, units]: the row, counted from the first row of the shard; -1 where a unit has
     fewer finite values than ranks."""
 
 
@@ -206,7 +206,7 @@ def read_top(shard: ShardRef, spec: SiteSpec, get_ranges: GetRanges) -> TopRows 
     if stats is None or stats.top is None:
         return None
     (found,) = _read(stats.path, [stats.top], spec, TOP_COLUMNS, get_ranges)
-    rows = _integers(found["top_row"])
+    rows = found["top_row"].numpy()
     _check((rows >= -1) & (rows < shard.rows), "ranks of rows that are not there", stats.path)
     return TopRows(found["top_value"], rows)
 

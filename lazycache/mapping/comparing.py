@@ -54,7 +54,8 @@ class Comparing:
             Hits with float64 values; of several vectors a list of them, one for each.
 
         Cost: reads what is selected once for all vectors, and the index once. Memory: the vectors
-        in float64, k rows for each, and blocks; it does not grow with rows. bfloat16 is the
+        in float64, k rows for each, and blocks; and of a site the lengths of its rows, which are
+        kept for the next question: four bytes a row, 64 MiB of a dataset at most. bfloat16 is the
         fastest; where most rows are about as good as the best, float32 looks at them too.
 
         Raises:

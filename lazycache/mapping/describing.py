@@ -268,13 +268,16 @@ class Describing:
         Classes (text, bools, whole numbers of 20 different values or fewer) by logistic
         regression, of more than two classes multinomial; other numbers by ridge regression. Units
         are standardised for the fit; weights and bias are of the values as they are. The share
-        `test` of the examples is kept apart: rows of one text are never on both sides. Of a tensor
-        in memory each row is an example. The same arguments give the same probe.
+        `test` of the examples is kept apart: rows of one id are never on both sides, of several
+        runs or datasets neither. Of a tensor in memory each row is an example. The same arguments
+        give the same probe.
 
         Args:
             site: A key of the cache, or a tensor.
             target: A column, an expression of SQL, or a value for each row, in the order of
-                `x.rows`. Rows for which it is NULL or NaN are left out, and counted.
+                `x.rows`; or a lazy tensor with a value for each row, also of another dataset:
+                paired by example and position. Rows for which it is NULL or NaN are left out, and
+                counted.
             kind: `"logistic"` or `"ridge"`, where it shall not follow from the target.
             l2: Penalty on the weights of standardised units, beside a loss that is a mean over
                 rows: `l2 |w|^2` beside squared errors, `l2/2 |w|^2` beside cross-entropy.

@@ -43,7 +43,8 @@ class Finding:
             unit: 0-based, negative from the end: one index for each dimension of a row, `(3, 5)` of
                 heads by units. None for sites of one number per row.
             direction: [units], or of the shape of a row: rows by their dot product with it, in
-                float32 (float64 for values that float32 does not hold). An array, a tensor, a list.
+                float32 (float64 for values that float32 does not hold, and to rank the rows of
+                large bfloat16 sites). An array, a tensor, a list.
             score: Gives one number for each row, [n] of values [n, *row] in the dtype of the site.
                 Called for one block after the other, in one thread.
             k: How many.

@@ -62,7 +62,8 @@ class Relating:
             site: A key, or a tensor.
             column: A column of the tables, or an expression of SQL over them: numbers, or booleans,
                 which are 0 and 1 (`"label = 'x'"`). Or the numbers themselves, one for each row in
-                the order of `x.rows`, of the rows that `where` keeps. Or one unit of the same rows.
+                the order of `x.rows`, of the rows that `where` keeps. Or one unit of the same rows,
+                also of another dataset: paired by example and position.
             top: Give the units of the greatest |r| alone, as pairs of unit and r, the strongest
                 first and of equal ones the lower unit; nan is none.
             where: A condition in SQL on the rows.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 
 from lazycache.cache.dataset.stored_sites import StoredSites
@@ -96,7 +97,10 @@ def unit_of(x: LazyTensor, unit: int | Sequence[int] | None) -> LazyTensor:
         >>> unit_of(small_cache()["resid_out_0"], 1).shape
         torch.Size([3, 3])
     """
-    place = () if unit is None else (unit,) if isinstance(unit, int) else tuple(unit)
+    given = unit.tolist() if isinstance(unit, torch.Tensor | np.ndarray) else unit
+    place = () if given is None else tuple(given) if isinstance(given, Sequence) else (given,)
+    if any(isinstance(one, bool) or not isinstance(one, int | np.integer) for one in place):
+        raise QueryError(f"unit {unit!r}: a number, or one for each dimension of a row.")
     if len(place) != len(x.row_shape):
         raise QueryError(
             f"A row of {x.site} has the shape {list(x.row_shape)}: a unit is "

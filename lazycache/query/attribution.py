@@ -62,7 +62,7 @@ class Attribution:
     ) -> None:
         self.names = (*names, REMAINDER)
         """The parts in the order in which they were added, `remainder` last."""
-        left = math.fsum([total, *(-value for value in values)])
+        left = _sum([total, *(-value for value in values)])
         self.values = torch.tensor([*values, left], dtype=torch.float64)
         """float64[parts]: the product of each with the direction."""
         self.total = total
@@ -270,10 +270,18 @@ def _products(
             rest = heads is not None and _kind(name) == "attn_out"
             yield (f"{name} (rest)" if rest else name), float(products) - (heads or 0.0)
             continue
-        of_heads[name] = math.fsum(products.tolist())
+        of_heads[name] = _sum(products.tolist())
         numbers = _head_numbers(sites, name, run) or range(len(products))
         for head, value in zip(numbers, products.tolist(), strict=True):
             yield f"{name.rpartition('_')[0]}_L{name.rpartition('_')[2]}H{head}", value
+
+
+def _sum(values: Sequence[float]) -> float:
+    """Return the sum without rounding on the way; of infinities as floats have it."""
+    try:
+        return math.fsum(values)
+    except (ValueError, OverflowError):  # infinities of both signs, sums beyond float64
+        return float(sum(values))
 
 
 def _head_numbers(sites: StoredSites, name: str, run: str) -> tuple[int, ...] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,12 @@ import numpy as np
 
 from lazycache.cache.selecting.examples import ragged_arange
 from lazycache.cache.selecting.plan import as_array
-from lazycache.cache.selecting.spans import of_rows
 from lazycache.cache.tables.row_origins import Origin
 from lazycache.errors import QueryError
+from lazycache.query.token_pages import pages_of
 from lazycache.types import DECODER_TOKENS, EXAMPLES, INDEX_COLUMNS, TOKENS
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lazycache.cache.selecting.examples import ExampleMap
     from lazycache.cache.tables.row_origins import Asked
     from lazycache.query.asked import Cache
@@ -27,13 +25,21 @@ POSITION = "position"
 TOKEN = "token"  # noqa: S105  # no password
 
 
+_SPACE = re.compile(r"\s")
+
+
+def _spaced(piece: str, place: int) -> str:
+    """Return a word piece with the space before it, if it begins a word and there is one before."""
+    return piece.removeprefix("##") if piece.startswith("##") else " " * (place > 0) + piece
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """A token and those around it in its example, as texts.
 
     Example:
         >>> str(Context(("the", " cat"), " sat", (" on",)))
-        'the cat[ sat] on'
+        'the cat [sat] on'
     """
 
     before: tuple[str, ...]
@@ -43,8 +49,27 @@ class Context:
     after: tuple[str, ...]
     """Tokens after it; fewer at the end of the example."""
 
+    @property
+    def spelled(self) -> tuple[str, str, str]:
+        """The text before the token, the token, and the text after it, as they are read.
+
+        Tokenizers that mark where a word goes on (`##ing`) keep no spaces: there, words get theirs.
+
+        Example:
+            >>> Context(("the", "cat", "##s"), "sat", ("on",)).spelled
+            ('the cats ', 'sat', ' on')
+        """
+        parts = (*self.before, self.token, *self.after)
+        if not any(_SPACE.search(part) for part in parts):
+            parts = tuple(map(_spaced, parts, range(len(parts))))
+        at = len(self.before)
+        token = parts[at].lstrip(" ")
+        gap = parts[at][: len(parts[at]) - len(token)]
+        return "".join(parts[:at]) + gap, token, "".join(parts[at + 1 :])
+
     def __str__(self) -> str:
-        return f"{''.join(self.before)}[{self.token}]{''.join(self.after)}"
+        before, token, after = self.spelled
+        return f"{before}[{token}]{after}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,10 +94,19 @@ class Surroundings:
         return cls(rows.copy(), [0] * count, [None] * count, [None] * count, [None] * count)
 
 
+def check_context(n: object) -> None:
+    """Refuse what is no number of tokens on each side.
+
+    Raises:
+        QueryError: it is none.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
+        raise QueryError(f"context of {n!r} tokens: how many on each side, 0 at least.")
+
+
 def context(cache: Cache, rows: Any, n: int = 10, *, table: str = TOKENS) -> list[Context | None]:
     """Return the tokens around rows; see `ActivationCache.context`."""
-    if n < 0:
-        raise QueryError(f"context(n={n!r}): n is how many tokens on each side, 0 at least.")
+    check_context(n)
     if len(cache.datasets) != 1:
         raise QueryError(
             f"context() is about rows of one dataset, and this cache has {len(cache.datasets)}: "
@@ -109,7 +143,8 @@ def surroundings(origins: Sequence[Origin], count: int, *, around: int | None) -
         count: How many.
         around: Tokens before and after each; None: no context.
 
-    Cost: one query of the index for each dataset; no shard.
+    Cost: one query of the index for each dataset, none for what was near other rows that were asked
+    about (see `Pages.columns`); no shard.
 
     Raises:
         StorageError: a dataset was closed.
@@ -133,7 +168,8 @@ def _fill(found: Surroundings, places: Sequence[int], origin: Origin, around: in
         return
     lows, highs = _window(examples, number, at, around if TOKEN in shown else 0)
     wanted = as_array(examples.absolute(ragged_arange(lows, highs - lows)))
-    columns = Columns(sites, origin.table, shown, wanted)
+    columns = pages_of(sites, origin.table, shown).columns(sites, wanted)
+    texts = columns.get(TOKEN, [])
     begins = np.cumsum(highs - lows) - (highs - lows)
     starts = examples.offsets[number]
     for place, begin, stop, low, own in zip(
@@ -146,12 +182,12 @@ def _fill(found: Surroundings, places: Sequence[int], origin: Origin, around: in
     ):
         mine = begin + own - low
         if POSITION in shown:
-            found.positions[place] = columns.numbers[mine]
+            found.positions[place] = columns[POSITION][mine]
         if TOKEN not in shown:
             continue
-        found.tokens[place] = columns.texts[mine]
-        if around is not None and columns.texts[mine] is not None:
-            found.contexts[place] = _context(columns.texts[begin:stop], mine - begin)
+        found.tokens[place] = texts[mine]
+        if around is not None and texts[mine] is not None:
+            found.contexts[place] = _context(texts[begin:stop], mine - begin)
 
 
 def _context(texts: Sequence[str | None], at: int) -> Context:
@@ -174,40 +210,3 @@ def columns_there(sites: Asked, table: str) -> tuple[str, ...]:
     stored = sites.snapshot.columns(table)
     own = (POSITION,) if POSITION in INDEX_COLUMNS[table] else ()
     return (*own, TOKEN) if TOKEN in stored else own
-
-
-class Columns:
-    """Positions and tokens of rows of a table, in their order; a row may be there several times."""
-
-    def __init__(self, sites: Asked, table: str, shown: Sequence[str], rows: np.ndarray) -> None:
-        wanted, back = np.unique(rows, return_inverse=True)
-        numbers, columns = _asked(sites, table, shown, wanted)
-        order = np.argsort(numbers)[back]
-        found = {
-            name: column.take(order).to_pylist()
-            for name, column in zip(shown, columns, strict=True)
-        }
-        self.numbers: list[Any] = found.get(POSITION, [])
-        """Positions; empty if they were not asked for."""
-        self.texts: list[Any] = found.get(TOKEN, [])
-        """Tokens, likewise."""
-
-
-def _asked(
-    sites: Asked, table: str, shown: Sequence[str], rows: np.ndarray
-) -> tuple[np.ndarray, list[pa.ChunkedArray]]:
-    """Return rows, in any order, and their columns."""
-    import pyarrow as pa  # loaded when it is used: questions without contexts do without
-
-    # ranges from a subquery: a list of a thousand numbers takes longer to plan than to answer
-    query = (
-        f"SELECT row, {', '.join(shown)} FROM {table} "  # noqa: S608  # our own names
-        "WHERE row IN (SELECT unnest(range(low, high)) FROM "
-        "(SELECT unnest(?::BIGINT[]) AS low, unnest(?::BIGINT[]) AS high))"
-    )
-    spans = of_rows(rows)
-    # not kept: it is read once
-    with closing(sites.sql(query, [spans.starts.tolist(), spans.stops.tolist()])) as result:
-        batches = list(result.batches())
-    found = pa.Table.from_batches(batches)
-    return found.column(0).to_numpy(), found.columns[1:]

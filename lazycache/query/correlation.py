@@ -12,7 +12,6 @@ import torch
 
 from lazycache.cache.aggregates.comoments import Comoments, comoments
 from lazycache.cache.aggregates.covering import covering
-from lazycache.cache.aggregates.reduce import tiles
 from lazycache.cache.aggregates.row_stream import BLOCK_BYTES, by_rows
 from lazycache.cache.aggregates.statistics import known_of_stream
 from lazycache.cache.files.parallel import ordered, threads
@@ -20,6 +19,10 @@ from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.errors import QueryError
 from lazycache.query.asked import Cache, Params, Site, tensor_of
+from lazycache.query.paired_rows import values_beside
+
+TILE_VALUES = 1 << 16
+"""Values that are multiplied at a time, in float64."""
 
 Column: TypeAlias = "str | LazyTensor | torch.Tensor | np.ndarray | Sequence[float]"
 """A number for each row: a column, an expression of SQL, or the numbers themselves."""
@@ -119,11 +122,12 @@ def _products(
     """Return the sums of products of centred numbers and values: float64[units]."""
 
     def of(part: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        block, weights = part[0].cpu(), part[1]
-        total, done = torch.zeros(units, dtype=torch.float64), 0
-        for tile in tiles(block):
-            total += weights[done : done + len(tile)] @ tile.to(torch.float64)
-            done += len(tile)
+        block, total = part[0].cpu(), torch.zeros(units, dtype=torch.float64)
+        size = max(1, TILE_VALUES // units)
+        # one tile's memory for all of them: it stays in the processor's cache
+        room = torch.empty(min(size, len(block)), units, dtype=torch.float64)
+        for tile, weights in zip(torch.split(block, size), torch.split(part[1], size), strict=True):
+            total += weights @ room[: len(tile)].copy_(tile)
         return total
 
     parts = ordered(of, _blocks(x, rows, numbers, units), workers=workers)
@@ -189,14 +193,12 @@ _OTHER = 'say which number of it is meant, "unit(resid_out_3, 5)" or "epoch(time
 
 
 def _of_lazy(x: LazyTensor, column: LazyTensor) -> np.ndarray:
-    mine, theirs = as_array(x.rows.lead.flat()), as_array(column.rows.lead.flat())
-    same = x.source.spec.table == column.source.spec.table and np.array_equal(mine, theirs)
-    if not same or math.prod(column.row_shape) != 1:
+    if math.prod(column.row_shape) != 1:
         raise QueryError(
-            f"{column!r} is no number for each of the {len(mine):,} rows of {x!r}: select one unit "
-            "of the same rows, y[..., 5]."
+            f"{column!r} is no number for each of the {x.rows.shape[0]:,} rows of {x!r}: select "
+            "one unit of the same rows, y[..., 5]."
         )
-    return column.rows.load().cpu().double().reshape(-1).numpy()
+    return values_beside(x, column).double().reshape(-1).numpy()
 
 
 def _strongest(found: torch.Tensor, top: int) -> list[tuple[Unit, float]]:

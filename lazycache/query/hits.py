@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from lazycache.cache.selecting.plan import as_array
-from lazycache.query.contexts import Context, Surroundings, surroundings
+from lazycache.query.contexts import Context, Surroundings, check_context, surroundings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -189,8 +189,10 @@ def hits_of(x: LazyTensor, values: torch.Tensor, rows: np.ndarray, *, context: i
         rows: int64[k], rows of its source, as `x.lead.flat()` has them.
         context: Tokens on each side; 0 for none.
 
-    Cost: one query of the index; no shard. Of a tensor that is of no dataset nothing.
+    Cost: one query of the index, or none (`Pages.columns`); no shard. Of a tensor that is of no
+    dataset nothing.
     """
+    check_context(context)
     numbers = np.asarray(rows, dtype=np.int64)
     return Hits(x.site, values, _around(x, numbers, context))
 
@@ -219,12 +221,12 @@ def _plain(text: str | None) -> str:
 def _line(context: Context | None) -> str:
     if context is None:
         return ""
-    before, after = _plain("".join(context.before)), _plain("".join(context.after))
-    return f"{before[-SHOWN:]}[{_plain(context.token)}]{after[:SHOWN]}"
+    before, token, after = map(_plain, context.spelled)
+    return f"{before[-SHOWN:]}[{token}]{after[:SHOWN]}"
 
 
 def _marked(hit: Hit) -> str:
     if hit.context is None:
         return "" if hit.token is None else f"<mark>{escape(hit.token)}</mark>"
-    before, after = ("".join(side) for side in (hit.context.before, hit.context.after))
-    return f"{escape(before)}<mark>{escape(hit.context.token)}</mark>{escape(after)}"
+    before, token, after = map(escape, hit.context.spelled)
+    return f"{before}<mark>{token}</mark>{after}"

@@ -19,6 +19,7 @@ from lazycache.query.best_rows import BestRows
 from lazycache.query.hits import Hits, hits_of
 from lazycache.query.query_tile import Metric, QueryTile
 from lazycache.query.query_vectors import Vectors, units_of, vectors_of
+from lazycache.query.row_norms import norms_of
 from lazycache.query.score_bounds import BFLOAT16, Products, adds_bfloat16, close_arithmetic
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def similar(
     if metric not in get_args(Metric):
         known = ", ".join(map(repr, get_args(Metric)))
         raise QueryError(f"similar: there is no metric {metric!r}; there are {known}.")
-    if not isinstance(k, int | np.integer) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"similar: k={k!r}; it is a number of rows, 1 or more.")
     x = tensor_of(cache, site, where=where, params=params).to(device="cpu")
     vectors, alone = vectors_of(to, x, units)
@@ -87,7 +88,7 @@ def nearest(x: LazyTensor, vectors: torch.Tensor, k: int, metric: Metric) -> Bes
     """
     stream = by_rows(x)
     k = min(k, max(1, stream.rows))
-    search = _Search(vectors, k, metric, x.dtype)
+    search = _Search(vectors, k, metric, x)
 
     def numbered() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         for rows in row_parts(x):
@@ -122,15 +123,16 @@ def _block_rows(x: LazyTensor, queries: int) -> int:
 class _Search:
     """Looks for rows that may be among the best: fast, then closer, then exactly."""
 
-    def __init__(self, vectors: torch.Tensor, k: int, metric: Metric, dtype: torch.dtype) -> None:
+    def __init__(self, vectors: torch.Tensor, k: int, metric: Metric, x: LazyTensor) -> None:
         self._k = k
         self._tiles = [
             QueryTile(vectors[start : start + TILE], metric)
             for start in range(0, len(vectors), TILE)
         ]
         self._close = close_arithmetic(vectors.shape[1])
-        is_fast = dtype == torch.bfloat16 and adds_bfloat16(vectors.shape[1])
+        is_fast = x.dtype == torch.bfloat16 and adds_bfloat16(vectors.shape[1])
         self._arithmetic = BFLOAT16 if is_fast else self._close
+        self._norms = norms_of(x, self._arithmetic.dtype)
         self.best = BestRows(len(vectors), k)
         """What was found so far: a bar to what comes, though blocks are looked at some ahead."""
 
@@ -142,31 +144,36 @@ class _Search:
         bars, later = torch.from_numpy(known), int(numbers.min()) > latest
         found, first = [], 0
         fast = block.to(self._arithmetic.dtype)
+        norms = None if self._norms is None else self._norms.of(numbers)
+        is_new = norms is None
         for tile in self._tiles:
             bar = tile.bars(bars[first : first + len(tile)])
-            there = self._candidates(tile, block, fast, bar, later=later)
+            products = self._arithmetic.products(fast, tile.vectors(self._arithmetic), norms)
+            norms = products.norms
+            there = self._candidates(tile, block, products, bar, later=later)
             rows, queries = _places(there)
             if len(rows):
                 values = tile.exact(block, rows, queries)
                 found.append((queries + first, values, numbers[rows]))
             first += len(tile)
+        if is_new and norms is not None and self._norms is not None:
+            self._norms.keep(numbers, norms)
         return found
 
     def _candidates(
         self,
         tile: QueryTile,
         block: torch.Tensor,
-        fast: torch.Tensor,
+        products: Products,
         bars: torch.Tensor,
         *,
         later: bool,
     ) -> torch.Tensor:
         """Return which pairs may reach the bars: bool[rows, queries]."""
-        arithmetic = self._arithmetic
-        products = arithmetic.products(fast, tile.vectors(arithmetic)).with_zeros(block, tile)
+        arithmetic = self._close
+        products = products.with_zeros(block, tile)
         bars, there = self._above(products, tile, bars, later=later)
-        if arithmetic is not self._close and self._is_much(there):
-            arithmetic = self._close
+        if self._arithmetic is not arithmetic and self._is_much(there):
             close = there.any(dim=1).nonzero()[:, 0]
             part = block[close]
             products = arithmetic.products(part.to(arithmetic.dtype), tile.vectors(arithmetic))

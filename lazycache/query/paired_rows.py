@@ -14,6 +14,8 @@ from lazycache.errors import QueryError
 from lazycache.query.contexts import surroundings
 
 if TYPE_CHECKING:
+    import torch
+
     from lazycache.cache.tables.row_origins import Origin, Origins
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
 
@@ -43,6 +45,26 @@ def paired_rows(a: LazyTensor, b: LazyTensor) -> tuple[Rows, Rows]:
         # in storage order, which is read without a copy
         mine = other = a.rows.lead.flat()
     return mine, other
+
+
+def values_beside(x: LazyTensor, y: LazyTensor) -> torch.Tensor:
+    """Return what another tensor has of the rows of one, in the order of `x.rows`: [rows, *row].
+
+    Rows are paired as by `paired_rows`: row numbers of two datasets say nothing of each other.
+
+    Raises:
+        QueryError: they have different rows; says where.
+    """
+    if x.source.origins is None or y.source.origins is None:
+        if x.rows.shape[0] != y.rows.shape[0]:
+            raise _differ(x, y, f"{x.rows.shape[0]:,} rows and {y.rows.shape[0]:,}")
+        return y.rows.load().cpu()
+    mine, other = map(as_array, paired_rows(x, y))
+    rows = as_array(x.rows.lead.flat())
+    if not np.array_equal(mine, rows):
+        order = np.argsort(mine, kind="stable")
+        other = other[order[np.searchsorted(mine[order], rows)]]
+    return y.values_of(other).cpu()
 
 
 def _rows(x: LazyTensor) -> Rows:

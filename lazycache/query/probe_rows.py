@@ -144,7 +144,8 @@ def split(x: LazyTensor, targets: Targets, test: float, seed: int) -> tuple[Part
     if count < (2 if test else 1):
         raise QueryError(
             f"probe of {count} examples that have a target ({len(rows):,} rows): two are needed, "
-            "one to learn from and one to test on. Rows of one example are never on both sides."
+            "one to learn from and one to test on; test=0 learns from all. Rows of one id, of "
+            "whatever run, are never on both sides."
         )
     apart = min(count - 1, max(1, round(test * count))) if test else 0
     chosen = np.zeros(count, dtype=np.bool_)
@@ -162,18 +163,16 @@ def _part(x: LazyTensor, rows: Rows, targets: Targets, mask: np.ndarray, example
 
 
 def _examples(x: LazyTensor, rows: np.ndarray) -> np.ndarray:
-    """Return a number for the example of each row: int64[n]; of tensors in memory, its place."""
-    if isinstance(x.lead, Grid):
-        return x.lead.map.places(rows)[0]
+    """Return the id of the example of each row: int64[n]; of tensors in memory, its place.
+
+    One id is one example in all runs and datasets: the same text seen by another model is the same
+    text. Where it is not, keeping both on one side costs nothing.
+    """
     if x.source.origins is None:
-        return x.source.examples().places(rows)[0]
+        examples = x.lead.map if isinstance(x.lead, Grid) else x.source.examples()
+        return examples.places(rows)[0]
     found = np.empty(len(rows), dtype=np.int64)
-    first: dict[int, int] = {}
-    total = 0
     for one in x.source.origins(rows):
-        dataset, examples = one.tables.whole, one.tables.whole.examples_of(one.table)
-        if id(dataset) not in first:
-            # of several datasets, the examples of each have numbers of their own
-            first[id(dataset)], total = total, total + len(examples)
-        found[one.members] = first[id(dataset)] + examples.places(one.rows)[0]
+        examples = one.tables.whole.examples_of(one.table)
+        found[one.members] = examples.example[examples.places(one.rows)[0]]
     return found

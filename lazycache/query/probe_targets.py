@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 
-from lazycache.cache.selecting.plan import as_array
 from lazycache.cache.tables.groups import encoded, numbered
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.errors import QueryError
+from lazycache.query.paired_rows import values_beside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,10 +81,7 @@ def _column(x: LazyTensor, target: Target) -> pa.Array:
 def _array(x: LazyTensor, target: Any) -> Any:
     """Return given targets as what Arrow takes."""
     if isinstance(target, LazyTensor):
-        mine, theirs = (as_array(one.rows.lead.flat()) for one in (x, target))
-        if not np.array_equal(mine, theirs):
-            raise QueryError(f"{target!r} does not have the rows of {x!r}: select the same rows.")
-        target = target.rows.load()
+        target = values_beside(x, target)
     if isinstance(target, torch.Tensor):
         wide = target.dtype.is_floating_point and target.dtype.itemsize < torch.float32.itemsize
         target = (target.float() if wide else target).detach().cpu().numpy()

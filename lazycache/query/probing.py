@@ -56,7 +56,10 @@ class Score:
     examples: int
     """How many examples they are of."""
     score: float
-    """Share of rows whose class is right; of numbers R2, the share of the variance explained."""
+    """Share of rows whose class is right; of numbers R2, the share of the variance explained.
+
+    R2 is nan of rows whose targets are all alike, of one row for example.
+    """
     baseline: float
     """The same of saying always what is most frequent, or the mean, of the rows learned from."""
 
@@ -250,7 +253,7 @@ def _probe(
     return Probe(
         kind=kind,
         site=x.site,
-        weights=fit.weights.reshape(*several, *x.row_shape),
+        weights=fit.weights.reshape((*several, *x.row_shape)),
         bias=fit.bias.reshape(several),
         classes=classes,
         train=train,
@@ -267,6 +270,7 @@ def _explained(part: Part, fit: Fit, mean: torch.Tensor) -> Score:
         errors += (values @ fit.weights[0] + fit.bias[0] - targets).square().sum()
     spread = (part.targets - part.targets.mean()).square().sum()
     constant = (part.targets - mean).square().sum()
+    spread = spread.where(spread > 0, torch.nan)  # targets that are all alike vary by nothing
     score, baseline = (float(1 - one / spread) for one in (errors, constant))
     return Score(len(part.targets), part.examples, score, baseline)
 

@@ -68,7 +68,7 @@ def quantile_samples(
     context: int = 10,
 ) -> list[QuantileBin]:
     """Return bins of the values of a unit, with rows of each. As the method of a cache."""
-    _check(bins, n, by)
+    _check(bins, n, by, seed)
     x = unit_of(tensor_of(cache, site, where=where, params=params), unit)
     numbered = _in_order(x)
     edges = _edges(numbered, bins, by)
@@ -80,7 +80,9 @@ def quantile_samples(
     return _bins(x, edges, drawn, context)
 
 
-def _check(bins: int, n: int, by: str) -> None:
+def _check(bins: int, n: int, by: str, seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise QueryError(f"quantile_samples(seed={seed!r}): a whole number from 0.")
     for name, number, most in (("bins", bins, MOST_BINS), ("n", n, 1 << 20)):
         try:
             fits = 1 <= operator.index(number) <= most and not isinstance(number, bool)

@@ -44,6 +44,8 @@ def vectors_of(to: Vectors, x: LazyTensor, units: UnitIndex) -> tuple[torch.Tens
     """
     given = _numbers(to)
     chosen = units_of(x, units)
+    if not math.prod(chosen.row_shape):
+        raise QueryError(f"similar: no unit of {x.site} is chosen, so no row is like another.")
     # one vector before several, whole ones before those of the units: a list of numbers is one
     readings = [(one, whole) for one in (True, False) for whole in (x, chosen)]
     fitting = [(one, y) for one, y in readings if _is(given, y.row_shape, alone=one)]

@@ -43,16 +43,24 @@ class Arithmetic:
     rounding: float
     """Relative error of rounding a result to it."""
 
-    def products(self, block: torch.Tensor, vectors: torch.Tensor) -> Products:
-        """Return x . q and |x| of [rows, units] and [queries, units], both of the dtype."""
+    def products(
+        self, block: torch.Tensor, vectors: torch.Tensor, norms: torch.Tensor | None = None
+    ) -> Products:
+        """Return x . q and |x| of [rows, units] and [queries, units], both of the dtype.
+
+        `norms`, float32[rows], is |x| as it was found before: it is not worked out again.
+        """
         one = vectors[0] if len(vectors) == 1 else vectors.T
-        # both of some rows, before they leave the processor's cache
-        parts = [
-            (rows @ one, torch.linalg.vector_norm(rows, dim=1))
-            for rows in torch.split(block, max(1, _CACHED_BYTES // max(1, block[:1].nbytes)))
-        ]
-        dots = torch.cat([dot for dot, _ in parts])
-        norms = torch.cat([norm for _, norm in parts]).float()
+        if norms is None:
+            # both of some rows, before they leave the processor's cache
+            parts = [
+                (rows @ one, torch.linalg.vector_norm(rows, dim=1))
+                for rows in torch.split(block, max(1, _CACHED_BYTES // max(1, block[:1].nbytes)))
+            ]
+            dots = torch.cat([dot for dot, _ in parts])
+            norms = torch.cat([norm for _, norm in parts]).float()
+        else:
+            dots = block @ one
         known = (norms >= LOW) & (norms <= HIGH)
         if self.slack(block.shape[1]) > _MOST_SLACK:
             known[:] = False
@@ -106,12 +114,17 @@ class Products:
 
         With `later`, rows that are as good as the bar and no better do not count.
         """
-        powers = torch.stack([torch.ones_like(self.norms), self.norms, self.norms.square()], 1)
-        least = powers @ self._least(tile, bars).float()
+        one, of_norm, of_square = self._least(tile, bars).float().unbind()
+        least = self.norms[:, None] * of_norm
+        if tile.metric != "cosine":
+            least += one
+        if tile.metric == "l2":
+            least += self.norms.square()[:, None] * of_square
         there = (self.dots <= least if later else self.dots < least).logical_not_()
         if bool(self.odd.any()):
             there |= self.odd[:, None]
-        return there | tile.odd if tile.any_odd else there
+        found: torch.Tensor = there | tile.odd if tile.any_odd else there
+        return found
 
     def reached(self, tile: QueryTile, k: int) -> torch.Tensor:
         """Return a score that k rows have at least, for each query: float64[queries]."""

@@ -16,6 +16,7 @@ import duckdb
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.reading.costs import Once, Tally, summed
 from lazycache.errors import QueryError
+from lazycache.query import question_costs
 from lazycache.query.asked import Cache, Params
 from lazycache.query.costs import Cost
 from lazycache.query.sql import predicates, trees
@@ -103,6 +104,8 @@ def dry_run(
         SiteRead(site, index, certain(found)) for (site, index), found in sorted(reads.items())
     ]
     total = certain(summed([*reads.values(), *(_statistics(sites, site) for site in known)]))
+    for site in sorted(set(asked)):
+        total += question_costs.of_question(cache, "statistics", [site], {})
     return DryRun(tuple(shown), total, plan, known, *texts)
 
 

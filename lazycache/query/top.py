@@ -15,6 +15,7 @@ from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.errors import QueryError
 from lazycache.query.asked import tensor_of, unit_of
 from lazycache.query.best_of_examples import BestOfExamples
+from lazycache.query.directions import furthest
 from lazycache.query.hits import hits_of
 from lazycache.query.scores import Along, Scored, Scores, scores_of
 
@@ -57,20 +58,26 @@ def top_k(
     x = tensor_of(cache, site, where=where, params=params)
     if direction is None and score is None:
         best = _of_unit(unit_of(x, unit), k, largest=largest, per_example=per_example)
+    elif score is not None:
+        best = _streamed(x, Scored(score), k, largest=largest, per_example=per_example)
     else:
-        scores = Along.of(x, direction) if score is None else Scored(score)
-        best = _streamed(x, scores, k, largest=largest, per_example=per_example)
+        best = _along(x, Along.of(x, direction), k, largest=largest, per_example=per_example)
     return hits_of(x, *best, context=context)
 
 
 def _check(k: int, unit: Unit, direction: Any, score: Score | None) -> None:
-    if not isinstance(k, (int, np.integer)) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"top_k(k={k!r}): k is how many rows, 1 at least.")
     if sum(one is not None for one in (unit, direction, score)) > 1:
         raise QueryError(
             "top_k takes a unit, a direction or a score, one of them: of a direction in one head "
             'say, top_k(cache["z_3"][:, :, 5], direction=...).'
         )
+
+
+def _along(x: LazyTensor, along: Along, k: int, *, largest: bool, per_example: bool) -> Best:
+    best = None if per_example else furthest(x, along.direction, k, largest=largest)
+    return best or _streamed(x, along, k, largest=largest, per_example=per_example)
 
 
 def _of_unit(x: LazyTensor, k: int, *, largest: bool, per_example: bool) -> Best:

@@ -66,9 +66,9 @@ def _print_table(answer: Answer, most: int) -> None:
         if left and batch.num_rows:
             all_counted = False  # counting on would read everything
             break
-        room = most - len(shown)
+        room = min(most - len(shown), batch.num_rows)
         shown += rows_of(batch.slice(0, room))
-        left += max(batch.num_rows - room, 0)
+        left += batch.num_rows - room
     console.print(table(answer.columns, shown))
     if left:
         more = counted(left, "more row") if all_counted else "more rows"

@@ -32,6 +32,7 @@ from lazycache.views.render import (
     console,
     counted,
     errors,
+    harmless,
     sites_table,
     stored_bytes,
 )
@@ -91,7 +92,8 @@ def capture(
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut examples to so many tokens.")] = None,
     positions: Annotated[
-        str | None, typer.Option(help="all, first, last, last-K, or a position number [all].")
+        str | None,
+        typer.Option(help="all (the default), first, last, last-K, or a position number."),
     ] = None,
     pool: Annotated[
         str | None, typer.Option(help="mean, sum or max of each example's rows: one row for it.")
@@ -230,5 +232,7 @@ def main() -> None:
         app()
     except LazycacheError as exc:
         errors.print(f"[bold red]{type(exc).__name__}[/]: ", end="")
-        errors.print(str(exc), markup=False, soft_wrap=True)
+        # what it says may be of the dataset: tokens, names
+        lines = map(harmless, str(exc).split("\n"))
+        errors.print("\n".join(lines), markup=False, soft_wrap=True)
         sys.exit(1)

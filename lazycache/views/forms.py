@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from lazycache.errors import QueryError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,10 +110,25 @@ def csv_to(answer: Answer, text: IO[str]) -> None:
 
 def json_to(answer: Answer, text: IO[str]) -> None:
     """Write an object a line to a stream of text."""
+    check_names(answer.columns)
     for batch in answer.batches(BATCH):
         for row in rows_of(batch):
             named = dict(zip(answer.columns, row, strict=True))
             text.write(json.dumps(named, default=str, ensure_ascii=False) + "\n")
+
+
+def check_names(columns: Sequence[str]) -> None:
+    """Refuse columns of one name: an object has one value for each.
+
+    Raises:
+        QueryError: names one.
+    """
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise QueryError(
+            f"two columns are called {twice[0]!r}, and an object of json has one: name them, "
+            "SELECT x AS first."
+        )
 
 
 def rows_of(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:

@@ -41,7 +41,7 @@ Around = Annotated[int, typer.Option(help="Tokens shown on each side; 0 for none
 Form = Annotated[
     str | None,
     typer.Option(
-        "--format", help="table (first rows), csv, json (an object a line) or parquet [table]."
+        "--format", help="table (first rows; the default), csv, json (an object a line) or parquet."
     ),
 ]
 Output = Annotated[

@@ -83,8 +83,9 @@ def vector_of_row(cache: ActivationCache, site: str, row: int) -> torch.Tensor:
     """
     x = tensor_of(cache, site)
     # not by where(): `row` of examples is a column of that name, too
-    at, reader = np.array([row]), x.source.reader
-    if row < 0 or not reader.covered(x.site, at)[0]:
+    there = 0 <= row <= np.iinfo(np.int64).max
+    at, reader = np.array([row if there else 0]), x.source.reader
+    if not there or not reader.covered(x.site, at)[0]:
         raise QueryError(
             f"{site} has no row {row}: it has {cache.rows(x.site):,}, and the column `row` of "
             "SQL numbers them."

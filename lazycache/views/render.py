@@ -20,7 +20,9 @@ UNLIMITED = 1_000_000
 """Columns of what is no terminal: a file or a pipe folds nothing."""
 
 
-_ORDERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_ORDERS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 """Control characters, ends of lines, and changes of direction."""
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from dataset_helpers import gpt2
+from top_helpers import corpus
 from transformers import (
     BertConfig,
     BertModel,
@@ -138,6 +139,19 @@ def test_what_is_not_stored_is_the_remainder(tmp_path):
     assert torch.allclose(part.values[:3], whole.values[:3])
     assert part.remainder == pytest.approx(float(whole.values[3:5].sum()))
     assert part.total == pytest.approx(whole.total)
+
+
+def test_infinities_are_told_as_they_are():
+    """Parts that are infinite, of one sign or of both, leave a remainder that is not a number."""
+    embed, added = torch.ones(3, 2), torch.ones(3, 2)
+    embed[:2, 0], added[1, 0] = math.inf, -math.inf
+    sites = {"embed": embed, "mlp_out_0": added, "resid_out_0": embed + added}
+    cache = corpus(sites, [3])
+    for position, said in enumerate([[math.inf, 2.0], [math.inf, -math.inf], [2.0, 2.0]]):
+        parts = cache.attribute(0, position, [1.0, 1.0])
+        assert parts.values[:2].tolist() == said
+        assert math.isnan(parts.remainder) == (position < 2)
+        assert "remainder" in repr(parts)
 
 
 def test_named_components_are_taken_as_they_are(captured):

@@ -137,8 +137,11 @@ def test_scattered_rows_of_shards(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int16])
-def test_stored_spreads_give_the_same_r(dtype: torch.dtype) -> None:
+def test_stored_spreads_give_the_same_r(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where statistics are stored, the spread of units is theirs; NaN and holes go the long way."""
+    monkeypatch.setattr("lazycache.query.correlation.TILE_VALUES", 5 * 7)
     torch.manual_seed(3)
     x = (torch.randn(40, 5) * 30 + 1000).to(dtype)
     x[:, 2] = 7

@@ -178,6 +178,10 @@ QUERIES = {
     'SELECT token_id FROM tokens ORDER BY unit("1:out", 2) DESC LIMIT 3': "at most",
     "SELECT label FROM tokens JOIN examples USING (example) GROUP BY 1 "
     'HAVING avg(unit("1:out", 0)) > 0': "about",
+    'SELECT row FROM tokens WHERE NOT (unit("1:out", 2) > 0 OR position < 2)': "exact",
+    'SELECT if(unit("1:out", 2) > 0, unit("0:out", 0), 0) FROM tokens': "about",
+    "SELECT t.row FROM tokens t JOIN tokens u ON t.row = u.row + 1 "
+    'WHERE unit(t."1:out", 0) > unit(u."1:out", 0)': "about",
 }
 
 
@@ -195,6 +199,18 @@ def test_cost_of_sql(asked: ActivationCache, query: str) -> None:
         assert asked.io.bytes <= told.bytes
         assert asked.io.requests <= told.requests
         assert asked.io.statistics_bytes <= told.statistics_bytes
+
+
+def test_cost_of_the_table_of_statistics(asked: ActivationCache) -> None:
+    """What is stored of the sites that a query wants is counted, also beside other reads."""
+    query = (
+        'SELECT row FROM tokens WHERE unit("1:out", 0) > '
+        "(SELECT avg(mean) FROM statistics WHERE site = '1:out')"
+    )
+    told = asked.cost(query)
+    asked.sql(query).fetchall()
+    assert told.statistics_bytes == asked.io.statistics_bytes > 0
+    assert (told.rows, told.bytes) == (asked.io.rows, asked.io.bytes)
 
 
 QUESTIONS: dict[str, tuple[Any, ...]] = {

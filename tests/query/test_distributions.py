@@ -205,6 +205,7 @@ def test_samples_are_alike_likely():
 WRONG = {
     "no bins": (lambda c: c.quantile_samples("x", 0, 0), "bins=0"),
     "no rows of each": (lambda c: c.quantile_samples("x", 0, 3, 1.5), r"n=1\.5"),
+    "no seed": (lambda c: c.quantile_samples("x", 0, seed=None), "seed=None"),
     "no such cut": (lambda c: c.quantile_samples("x", 0, by="mean"), "'width'"),
     "no unit": (lambda c: c.quantile_samples("x", None), "1 indices"),
     "unit outside": (lambda c: c.histogram("x", unit=3), "3"),

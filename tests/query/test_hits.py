@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from top_helpers import corpus
 
 import lazycache as lc
+from lazycache.errors import StorageError
+from lazycache.query import token_pages
 from lazycache.query.hits import Hits
 
 LENGTHS = (3, 1, 5, 2)
 WORDS = ["<b>", " a", "\n", "&amp;", " x", " y", None, " z", " w", "'\"", " end"]
 EXAMPLES = np.repeat(np.arange(4), LENGTHS)
+POSITIONS = [2 * place for length in LENGTHS for place in range(length)]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,35 @@ def test_contexts_are_the_tokens_of_the_example(cache, rows, n) -> None:
         assert found.token == WORDS[row]
         assert found.before == tuple(WORDS[i] or "" for i in mine if i < row)
         assert found.after == tuple(WORDS[i] or "" for i in mine if i > row)
+
+
+@pytest.mark.parametrize("most_pages", [0, 256], ids=["rows", "pages"])
+@pytest.mark.parametrize("scanned_rows", [0, 1 << 18], ids=["ranges", "list"])
+def test_pages_of_tokens_are_asked_for_once(monkeypatch, most_pages, scanned_rows) -> None:
+    """Of many small pages in little memory the texts are the same; what is kept is not asked."""
+    monkeypatch.setattr(token_pages, "PAGE_ROWS", 4)
+    monkeypatch.setattr(token_pages, "MOST_PAGES", most_pages)
+    monkeypatch.setattr(token_pages, "SCANNED_ROWS", scanned_rows)
+    cache = corpus({"x": torch.zeros(11, 1)}, LENGTHS, tokens=WORDS, step=2)
+    (sites,) = cache.datasets
+    asked: list[str] = []
+    answer = sites.sql
+    monkeypatch.setattr(sites, "sql", lambda *args: asked.append(args[0]) or answer(*args))
+    pages = token_pages.pages_of(sites, "tokens", ("token", "position"))
+    for rows, queries in (([9, 1, 1, 10], 2), ([0, 10], 0), ([5], 1), ([*range(11)], 0)):
+        asked.clear()
+        found = pages.columns(sites, np.array(rows))
+        assert found["token"] == [WORDS[row] for row in rows]
+        assert found["position"] == [POSITIONS[row] for row in rows]
+        if most_pages:
+            assert len(asked) == (queries if scanned_rows == 0 else min(queries, 1))
+    monkeypatch.setattr(token_pages, "KEPT_BYTES", 1)
+    small = token_pages.Pages(sites, "tokens", ("token",))
+    assert small.columns(sites, np.arange(11))["token"] == WORDS
+    assert len(small._kept) == min(most_pages, 1)
+    cache.close()
+    with pytest.raises(StorageError, match="closed"):
+        pages.columns(sites, np.array([1]))
 
 
 def test_contexts_are_whole_where_rows_were_chosen(cache) -> None:

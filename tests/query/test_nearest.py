@@ -1,15 +1,18 @@
 """`similar` against a plain reference in float64: the same rows in the same order."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows_helpers import make
+from statistics_helpers import known
 
 from lazycache.errors import QueryError, SelectionError, SiteNotFoundError
 from lazycache.mapping.activation_cache import ActivationCache
-from lazycache.query.nearest import similar
+from lazycache.query.nearest import nearest, similar
 from lazycache.query.score_bounds import (
     BFLOAT16,
     FLOAT32,
@@ -163,6 +166,88 @@ def test_conditions_and_selections(made, metric):
     assert len(rows) == len(values)
 
 
+def of_site(x, q, k, metric="cosine"):
+    """Return what check takes, of a site without tables of tokens."""
+    values, rows = nearest(x, q[None].double(), k, metric).of(0)
+    sign = -1 if metric == "l2" else 1
+    return SimpleNamespace(values=torch.from_numpy(sign * values), rows=rows)
+
+
+@pytest.mark.parametrize("most", [1 << 24, 900], ids=["all", "some"])
+def test_kept_lengths_change_nothing(monkeypatch, most):
+    """The second question, other units and other rows have the hits of the first one, exact."""
+    monkeypatch.setattr("lazycache.query.row_norms.MOST_ROWS", most)
+    monkeypatch.setattr("lazycache.query.nearest.BLOCK_BYTES", 1 << 15)
+    x = torch.randn(1200, 96, generator=torch.Generator().manual_seed(8))
+    x = (x + torch.arange(1200)[:, None] % 7).bfloat16()
+    x[40:60], x[90], x[91, 3], x[92] = 0, torch.nan, torch.inf, x[5]
+    _, site = known(x, [500, 700], url=f"memory://lengths-{most}")
+    q = x[5].float()
+    for metric in METRICS:
+        for _ in range(2):
+            check(x, q, 30, metric, of_site(site, q, 30, metric))
+            part = of_site(site[..., :64], q[:64], 30, metric)
+            check(x[:, :64], q[:64], 30, metric, part)
+    last = of_site(site.rows[600:], q, 9)
+    check(x[600:], q, 9, "cosine", last, rows=np.arange(600, 1200))
+
+
+def test_kept_lengths_are_used_and_bounded(monkeypatch):
+    """They are worked out once, and again of a site that was not asked for long."""
+    x = torch.randn(300, 64, generator=torch.Generator().manual_seed(9)).bfloat16()
+    asked = []
+    of_torch = torch.linalg.vector_norm
+    monkeypatch.setattr(
+        "lazycache.query.score_bounds.torch.linalg.vector_norm",
+        lambda rows, **options: asked.append(len(rows)) or of_torch(rows, **options),
+    )
+    _, site = known(x, [300], url="memory://lengths-once")
+
+    def is_new(y, q):
+        asked.clear()
+        of_site(y, q, 3)
+        return 300 in asked
+
+    few = site[..., :60]
+    assert [is_new(site, x[0]), is_new(site, x[1]), is_new(few, x[0, :60])] == [True, False, True]
+    monkeypatch.setattr("lazycache.query.row_norms.MOST_ROWS", 400)
+    less = site[..., :50]
+    assert [is_new(less, x[0, :50]), is_new(less, x[1, :50]), is_new(site, x[0])] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_lengths_of_tensors_in_memory_are_not_kept():
+    """What was changed between two questions counts as it is."""
+    x = torch.randn(300, 64, generator=torch.Generator().manual_seed(11))
+    second = int(similar(CACHE, x, x[0], 3).rows[1])
+    x[second] *= 1e-3
+    check(x, x[0], 3, "l2", similar(CACHE, x, x[0], 3, "l2"))
+    x[second] = 0
+    assert second not in similar(CACHE, x, x[0], 3).rows
+
+
+@pytest.mark.parametrize("largest", [True, False], ids=["largest", "smallest"])
+def test_directions_of_bfloat16_are_those_of_float64(largest):
+    """`top_k(direction=)` by bounds: ties, NaN and infinities as when all rows are worked out."""
+    g = torch.Generator().manual_seed(10)
+    x = (torch.randn(3000, 64, generator=g) + torch.randn(64, generator=g)).bfloat16()
+    x[9:12], x[20, 1], x[21], x[22, 3] = x[7], torch.nan, torch.inf, -torch.inf
+    direction = torch.randn(64, generator=g)
+    direction[0] = 0
+    worth = (x.double() * direction.double()).sum(1).numpy() * (1 if largest else -1)
+    there = np.flatnonzero(~np.isnan(worth))
+    order = there[np.lexsort((there, -worth[there]))][:40]
+    hits = CACHE.top_k(x, direction=direction, k=40, largest=largest)
+    assert hits.rows.tolist() == order.tolist()
+    expected = torch.from_numpy(worth[order] * (1 if largest else -1)).float()
+    assert hits.values.dtype == torch.float32
+    torch.testing.assert_close(hits.values, expected)
+    assert len(CACHE.top_k(x, direction=direction, k=3000, largest=largest)) == len(there)
+
+
 def test_vectors_are_taken_from_anywhere():
     """A row of a lazy tensor, an array, a list, rows of one, a list of tensors: the same vector."""
     x = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(5))
@@ -215,9 +300,11 @@ def test_integers_and_single_numbers():
         ({"to": [1.0, 2.0], "metric": "cos"}, QueryError, "'cosine', 'l2', 'dot'"),
         ({"to": [1.0, 2.0], "k": 0}, QueryError, "k=0"),
         ({"to": [1.0, 2.0], "units": [7]}, SelectionError, "7"),
+        ({"to": [1.0, 2.0], "units": []}, QueryError, "no unit"),
+        ({"to": [1.0, 2.0], "k": True}, QueryError, "k=True"),
         ({"to": [1.0, 2.0], "site": "resid_out_9"}, SiteNotFoundError, "resid_out_0"),
     ],
-    ids=["length", "nan", "inf", "text", "metric", "k", "units", "site"],
+    ids=["length", "nan", "inf", "text", "metric", "k", "units", "no units", "k is true", "site"],
 )
 def test_errors(call, error, says):
     """What cannot be asked says what there is."""

@@ -98,6 +98,51 @@ def test_rows_of_one_example_are_never_on_both_sides():
     assert (found.train.rows, found.test.rows) == (240, 60)
 
 
+def test_a_text_that_two_runs_saw_is_on_one_side():
+    """Of the same examples seen by two models, both views are learned from or tested on."""
+    both = ActivationCache()
+    for seed in (0, 3):
+        both.cat(make((3, 7, 1, 5, 4), seed=seed).open())
+    x = both["x"]
+    train, tested = split(x, targets_of(x, list(range(40)), "ridge"), 0.4, 0)
+    of = np.array(x.rows.column("example").tolist())
+    ids = [set(of[np.asarray(part.rows)].tolist()) for part in (train, tested)]
+    assert not ids[0] & ids[1]
+    assert (train.examples, tested.examples) == (3, 2)
+    assert len(train.rows) + len(tested.rows) == 40
+
+
+@pytest.mark.parametrize("ask", ["probe", "correlate"])
+def test_numbers_of_another_dataset_are_those_of_the_same_tokens(ask):
+    """A site stored in another order is paired by example and position, never by row number."""
+    one, other = make((3, 7, 1, 5, 4)).shared, make((3, 7, 1, 5, 4), seed=3, batches=3).shared
+    beside = torch.empty(20, dtype=torch.float64)
+    place = dict(one.sql("SELECT (example, position)::VARCHAR, row FROM tokens").fetchall())
+    for name, row in other.sql("SELECT (example, position)::VARCHAR, row FROM tokens").fetchall():
+        beside[place[name]] = other["x"].rows[row, 0].load()
+    if ask == "probe":
+        found, wanted = (
+            one.probe("x", target, kind="ridge").weights for target in (other["x"][..., 0], beside)
+        )
+    else:
+        found, wanted = (one.correlate("x", column) for column in (other["x"][..., 0], beside))
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(QueryError, match="not of the same rows"):
+        getattr(one, ask)("x", make((3, 7, 1, 5, 3)).shared["x"][..., 0])
+
+
+def test_a_site_of_one_number_for_each_row_has_a_probe():
+    """Weights are one number then, and scores have the shape of the rows."""
+    x = torch.randn(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    probe = CACHE.probe(x, 3 * x + 1, l2=1e-9)
+    assert probe.weights.shape == probe.direction.shape == ()
+    torch.testing.assert_close(probe.scores(x), 3 * x + 1)
+    assert CACHE.probe(x, x > 0).predict(x).tolist() == (x > 0).tolist()
+    alone = CACHE.probe(x, 3 * x + 1, test=0.01).test
+    assert alone.rows == 1
+    assert math.isnan(alone.score), "one row has no variance to explain"
+
+
 def examples_of(cache, rows):
     """Run and example of rows of the table of tokens."""
     query = "SELECT DISTINCT run, example FROM tokens WHERE row IN (SELECT unnest(?::BIGINT[]))"

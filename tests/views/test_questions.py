@@ -16,7 +16,7 @@ import lazycache as lc
 from lazycache.errors import DatasetExistsError, QueryError, SiteNotFoundError, StorageError
 from lazycache.views import questions
 from lazycache.views.answers import print_answer
-from lazycache.views.cli import app
+from lazycache.views.cli import app, main
 from lazycache.views.forms import TableAnswer
 
 
@@ -120,12 +120,12 @@ def test_what_is_in_no_bin_is_said():
 
 def test_a_file_has_all_rows_in_the_form_of_its_ending(dataset, cache, tmp_path):
     """csv, json and Parquet by the ending, or by --format; vectors stay vectors in Parquet."""
-    query = "SELECT row, token, resid_out_2 AS x FROM tokens WHERE row < 1100 ORDER BY row"
+    query = "SELECT row, token, resid_out_2[:4] AS x FROM tokens WHERE row < 1100 ORDER BY row"
     for name in ("a.csv", "a.jsonl", "a.parquet", "b.txt"):
         form = ["--format", "json"] if name == "b.txt" else []
         assert run("sql", dataset, query, "-o", tmp_path / name, *form) == ""
     table = pq.read_table(tmp_path / "a.parquet")
-    x = cache["resid_out_2"].rows[:1100].load()
+    x = cache["resid_out_2"].rows[:1100, :4].load()
     assert torch.equal(torch.tensor(table["x"].to_pylist()), x)
     lines = rows((tmp_path / "a.jsonl").read_text())
     assert [one["token"] for one in lines] == table["token"].to_pylist()
@@ -215,6 +215,24 @@ def test_tokens_give_no_orders_to_a_terminal(capsys):
     assert lines == ["token", r"\x1b[2J", "[red]x[/red]", r"a\rb", r"\u202etxt", r"\x07"]
 
 
+def test_an_error_gives_no_orders_to_a_terminal(dataset, monkeypatch, capsys):
+    """What it tells of the data is shown, not obeyed; lines stay lines."""
+    query = "SELECT error('[red]a' || chr(27) || '[2J' || chr(10) || 'b')"
+    monkeypatch.setattr("sys.argv", ["lazycache", "sql", str(dataset), query])
+    with pytest.raises(SystemExit) as found:
+        main()
+    assert found.value.code == 1
+    assert capsys.readouterr().err.splitlines()[0].endswith(r"[red]a\x1b[2J")
+
+
+def test_help_says_what_is_in_brackets_and_more_rows_than_there_are_are_all(dataset):
+    """Defaults are not taken for markup; k beyond 64 bits is every row."""
+    assert "the default" in run("top", "--help")
+    assert "[table]" not in run("top", "--help")
+    query = ["mlp_act_3", 412, "-k", 10**23, "--where", "row < 3", "--context", 0]
+    assert len(run("top", dataset, *query).splitlines()) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
@@ -223,8 +241,20 @@ def test_tokens_give_no_orders_to_a_terminal(capsys):
         (["top", "mlp_oct_3", "1"], SiteNotFoundError, "mlp_act_3"),
         (["hist", "mlp_act_3", "1,2"], QueryError, "a unit is 1 indices, not 2"),
         (["stats", "nothing"], SiteNotFoundError, "nothing"),
+        (["top", "mlp_act_3", "1", "--context", "-1"], QueryError, "context of -1"),
+        (["similar", "resid_out_2", str(10**23)], QueryError, "has no row 1000"),
+        (["sql", "SELECT 1 AS a, 2 AS a", "--format", "json"], QueryError, "called 'a'"),
     ],
-    ids=["unit", "no such unit", "site", "dimensions", "no such site"],
+    ids=[
+        "unit",
+        "no such unit",
+        "site",
+        "dimensions",
+        "no such site",
+        "context",
+        "row",
+        "two columns of a name",
+    ],
 )
 def test_mistakes_are_named(arguments, error, said, dataset):
     """What was given, and what there is."""

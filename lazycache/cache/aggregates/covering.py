@@ -11,7 +11,7 @@ import torch
 
 from lazycache.cache.aggregates.row_stream import RowStream, distinct, row_parts
 from lazycache.cache.reading.known import Known
-from lazycache.cache.reading.stored_statistics import SiteStatistics
+from lazycache.cache.reading.site_statistics import SiteStatistics
 from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.codec.dtypes import by_name
 

@@ -125,7 +125,7 @@ def _of_unit(
         add_rows(total, stream, rows, nans=order.nans)
 
     assert found is not None, "looked at before"
-    Search(found, number, selected, order=order, total=total, read=read).run()
+    Search(found, number, selected, order=order, total=total, k=k, read=read).run()
     return total.result()
 
 

@@ -1,9 +1,10 @@
 """The best rows of one unit by the bounds that are stored of its rows: few of them are read.
 
 Of each whole shard the greatest values are stored with their rows, of each block of rows the least
-and the greatest, and of each 128 rows of a block too. Pieces of rows are looked at in descending
-order of the best that they can have, until none can have one of the k best: blocks become zones,
-rows of zones are read. What is not finite is only counted, block by block; it counts as a bound.
+and the greatest, and of each 128 rows of a block too. Of many shards only the k with the greatest
+values are asked for their lists. Pieces of rows are looked at in descending order of the best that
+they can have, until none can have one of the k best: blocks become zones, rows of zones are read.
+What is not finite is only counted, block by block; it counts as a bound.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from lazycache.cache.aggregates.extremes import NOWHERE, Top
 from lazycache.cache.reading.known import Known
 from lazycache.cache.reading.ordering import keys_of
-from lazycache.cache.reading.stored_statistics import SiteStatistics
+from lazycache.cache.reading.site_statistics import Extreme, SiteStatistics
 from lazycache.cache.selecting.examples import ragged_arange
 from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.selecting.spans import Spans, of_ranges
@@ -33,7 +34,7 @@ FIRST_PIECES = 4
 half of what is read is too much at most."""
 
 
-_ENDS, _EXTREMES = ("starts", "stops"), ("min", "max")
+_ENDS = ("starts", "stops")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +73,13 @@ class Order:
         keys: np.ndarray = keys_of(values).numpy()
         return keys if self.largest else ~keys
 
-    def bounds(self, least: torch.Tensor, greatest: torch.Tensor) -> np.ndarray:
+    @property
+    def best(self) -> Extreme:
+        """Which finite value of some rows is the best of them."""
+        return "max" if self.largest else "min"
+
+    def bounds(self, best: torch.Tensor) -> np.ndarray:
         """Return the scores of the best finite values; NaN stands for none."""
-        best = greatest if self.largest else least
         scores = self.scores(best)
         if not best.dtype.is_floating_point:
             return scores
@@ -83,8 +88,6 @@ class Order:
     def floors(self, known: Known) -> np.ndarray:
         """Return the best scores of what is not finite in blocks, from their counts."""
         floors = np.full(len(known.rows), LEAST, dtype=np.int64)
-        if not known.min.dtype.is_floating_point:
-            return floors
         odd = [(torch.inf, known.pos_infs), (-torch.inf, known.neg_infs)]
         for value, counts in [*odd, (torch.nan, known.nans)] if self.nans else odd:
             there = (counts[:, 0] > 0).numpy()
@@ -103,6 +106,7 @@ class Search:
         selected: The rows that are selected.
         order: Which values are best.
         total: Takes the best in.
+        k: How many are the best.
         read: Reads rows, ascending, and has `total` take them in.
     """
 
@@ -114,8 +118,10 @@ class Search:
         *,
         order: Order,
         total: Top,
+        k: int,
         read: Callable[[Rows], None],
     ) -> None:
+        self._k = k
         self._found, self._unit, self._selected = found, unit, selected
         self._order, self._total, self._read = order, total, read
         self._listed = np.empty(0, dtype=np.int64)
@@ -152,9 +158,9 @@ class Search:
         """Take in the greatest values that are stored of shards.
 
         Returns:
-            Of each touched block the score of the last that is listed of its shard, and the row
-            after it: what is not listed comes later. LEAST if all finite values are listed, MOST if
-            nothing is.
+            Of each touched block a bound of what is not listed of its shard, and the first row that
+            may have the bound itself: the score of the last that is listed, and the row after it.
+            LEAST if all finite values are listed, MOST if nothing is stored.
         """
         cap, after = np.full(len(touched), MOST), np.zeros(len(touched), dtype=np.int64)
         firsts, lasts = self._found.tops
@@ -162,18 +168,23 @@ class Search:
         part = np.searchsorted(firsts, blocks, side="right") - 1
         there = part >= 0
         there[there] = blocks[there] < lasts[part[there]]
-        parts, which = np.unique(part[there], return_inverse=True)
-        if not self._order.largest or not len(parts):
+        if not self._order.largest or not there.any():
             return cap, after
-        found = list(self._found.greatest(parts.tolist(), self._unit))
+        parts, which = np.unique(part[there], return_inverse=True)
+        bound, row = np.full(len(parts), MOST), np.zeros(len(parts), dtype=np.int64)
+        if len(parts) > self._k:
+            bound = self._order.bounds(self._found.peaks(parts.tolist(), self._unit)[:, 0])
+        # the best are in those that have the greatest: of equal ones, the first
+        first = np.sort(np.lexsort((parts, ~bound))[: self._k])
+        found = list(self._found.greatest(parts[first].tolist(), self._unit))
         self._take_listed(*zip(*found, strict=True))
         last = self._order.scores(torch.cat([values[-1] for values, _ in found]))
-        row = np.concatenate([rows[-1] for _, rows in found])
+        row[first] = np.concatenate([rows[-1] for _, rows in found]) + 1
         counts = np.array([len(rows) for _, rows in found])
         # a rank of no row says that there are no more
-        everything = (row < 0) | (counts == (lasts - firsts)[parts])
-        cap[there] = np.where(everything, LEAST, last)[which]
-        after[there] = row[which] + 1
+        everything = (row[first] == 0) | (counts == (lasts - firsts)[parts[first]])
+        bound[first] = np.where(everything, LEAST, last)
+        cap[there], after[there] = bound[which], row[which]
         return cap, after
 
     def _take_listed(self, values: Sequence[torch.Tensor], rows: Sequence[np.ndarray]) -> None:
@@ -196,16 +207,25 @@ class Search:
         start, stop = self._found.starts[touched], self._found.stops[touched]
         none = np.full(len(touched), LEAST)
         listed = Pieces(start, stop, cap, none, np.maximum(start, after), touched)
-        open_ = self._hopeful(listed) | ~self._found.finite[touched]
-        chosen = np.zeros(len(self._found.starts), dtype=np.bool_)
-        chosen[touched[open_]] = True
-        bounds, floors = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for known in self._found.known(chosen, self._unit) if open_.any() else ():
-            bounds.append(self._order.bounds(known.min[:, 0], known.max[:, 0]))
-            floors.append(self._order.floors(known))
-        found = replace(listed.of(open_), floor=np.concatenate(floors))
-        made = _within(found, found.start, found.stop, np.concatenate(bounds))
+        odd = ~self._found.finite[touched]
+        open_ = self._hopeful(listed) | odd
+        if not open_.any():
+            return listed.of(open_)
+        none[odd] = self._floors(touched[odd])
+        found = replace(listed, floor=none).of(open_)
+        best = self._found.extremes(self._order.best, self._chosen(found.block), self._unit)
+        made = _within(found, found.start, found.stop, self._order.bounds(best[:, 0]))
         return replace(made, block=found.block)
+
+    def _floors(self, blocks: np.ndarray) -> np.ndarray:
+        """Return the best scores of what is not finite in some ascending blocks."""
+        known = self._found.known(self._chosen(blocks), self._unit) if len(blocks) else ()
+        return np.concatenate([np.empty(0, np.int64), *map(self._order.floors, known)])
+
+    def _chosen(self, blocks: np.ndarray) -> np.ndarray:
+        chosen = np.zeros(len(self._found.starts), dtype=np.bool_)
+        chosen[blocks] = True
+        return chosen
 
     def _zones(self, blocks: Pieces) -> Pieces:
         """Return the zones of blocks; those whose rows have to be read are pieces of themselves.
@@ -218,17 +238,16 @@ class Search:
         direct = blocks.floor >= blocks.bound
         wanted = blocks.of(~direct)
         wanted = wanted.of(np.argsort(wanted.start))
-        chosen = np.zeros(len(self._found.starts), dtype=np.bool_)
-        chosen[wanted.block] = True
         covered = np.zeros(len(wanted.start), dtype=np.bool_)
         made = [_to_read(blocks.of(direct))]
-        parts = list(self._found.zones(chosen, self._unit)) if chosen.any() else []
+        chosen = self._chosen(wanted.block)
+        parts = list(self._found.zones(chosen, self._unit)) if len(wanted.block) else []
         if parts:
             starts, stops = (np.concatenate([getattr(p, n) for p in parts]) for n in _ENDS)
-            least, greatest = (torch.cat([getattr(p, n)[:, 0] for p in parts]) for n in _EXTREMES)
+            best = torch.cat([getattr(part, self._order.best)[:, 0] for part in parts])
             block, zone = _overlaps(wanted, starts, stops)
             covered[block] = True
-            bound = self._order.bounds(least, greatest)[zone]
+            bound = self._order.bounds(best)[zone]
             made.append(_within(wanted.of(block), starts[zone], stops[zone], bound))
         found = _joined([*made, _to_read(wanted.of(~covered))])
         return found.of(self._selected.touches(found.start, found.stop))

@@ -13,6 +13,7 @@ import numpy as np
 
 from lazycache.cache.dataset.connection import Answered, Connect, Connection
 from lazycache.cache.dataset.entries import Entries
+from lazycache.cache.dataset.site_examples import SiteExamples
 from lazycache.cache.names.head_names import HeadName, parse
 from lazycache.cache.names.name_lookup import Names, resolve
 from lazycache.cache.reading.address import Address, EntriesAddress
@@ -20,7 +21,6 @@ from lazycache.cache.reading.heads import place_of
 from lazycache.cache.reading.row_reader import RowReader
 from lazycache.cache.reading.site_reader import SiteReader
 from lazycache.cache.reading.source import Source
-from lazycache.cache.selecting import examples as example_maps
 from lazycache.cache.selecting import spans
 from lazycache.cache.selecting.examples import ExampleMap
 from lazycache.cache.selecting.plan_checks import check_spec
@@ -34,7 +34,7 @@ from lazycache.catalog.computed import all_sites
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import QueryError, StorageError
 from lazycache.storage.store import Store
-from lazycache.types import CALLS_OF, EXAMPLES, RAGGED, TOKENS, IoCounters, SiteSpec
+from lazycache.types import CALLS_OF, RAGGED, TOKENS, IoCounters, SiteSpec
 
 BUDGET_BYTES = 4 << 30
 """Default of what a torch function or `np.asarray` may load."""
@@ -83,7 +83,7 @@ class StoredSites:
         self._budget_bytes = budget_bytes
         self._connect = connect
         self._connection: Connection | None = None
-        self._maps: dict[str, ExampleMap] = {}
+        self._examples = SiteExamples(snapshot, self.reader)
         self._lock = threading.Lock()
         self.restriction: Restriction | None = None
         """Which rows of each table are left; None: all."""
@@ -169,13 +169,9 @@ class StoredSites:
             SiteNotFoundError: no such site; names the nearest.
         """
         if self.restriction is None:
-            return self._covered_rows(site)
+            return self._examples.covered_rows(site)
         covered = spans.of_ranges(*self.reader.covered_spans(site))
         return (self.restriction.rows(self._sites[site].table) & covered).count
-
-    def _covered_rows(self, site: str) -> int:
-        one = self.reader.computed.get(site)
-        return self.snapshot.covered(site) if one is None else one.rows
 
     @property
     def names(self) -> Names:
@@ -196,7 +192,7 @@ class StoredSites:
 
         Cost: reads nothing; built once.
         """
-        return self._all_examples(table)
+        return self._examples.of_table(table)
 
     def tensor(self, site: object) -> LazyTensor | RaggedTensor:
         """Return a site, or a head of one, as a lazy tensor. Reads nothing.
@@ -228,7 +224,7 @@ class StoredSites:
             reader=TokenIdReader(self),
             spec=TokenIdReader.spec,
             url=self.url,
-            examples=partial(self._all_examples, TOKENS),
+            examples=partial(self._examples.of_table, TOKENS),
             budget_bytes=self._budget_bytes,
             origins=partial(_of_table, self, TOKENS),
             reopen=self.address,
@@ -243,9 +239,9 @@ class StoredSites:
             reader=self.reader,
             spec=spec,
             url=self.url,
-            examples=lambda: self._examples(spec),
+            examples=lambda: self._examples.of_site(spec),
             budget_bytes=self._budget_bytes,
-            called=None if calls_of is None else lambda: self._all_examples(calls_of),
+            called=None if calls_of is None else lambda: self._examples.of_table(calls_of),
             origins=partial(_of_table, self, spec.table),
             reopen=self.address,
         )
@@ -309,7 +305,7 @@ class StoredSites:
         self._check_open()
         found = object.__new__(type(self))
         found.__dict__.update(self.__dict__)
-        found._connection, found._entries, found._maps = None, None, {}
+        found._connection, found._entries = None, None
         found._lock = threading.Lock()
         return found
 
@@ -335,7 +331,8 @@ class StoredSites:
         found.__dict__.update(self.__dict__)
         found.restriction = self.restriction_by(condition, params)
         found.address = replace(self.address, where=(*self.address.where, (condition, params)))
-        found._connection, found._entries, found._maps = None, None, {}
+        found._connection, found._entries = None, None
+        found._examples = SiteExamples(found.snapshot, found.reader, found.restriction)
         found._lock, found._whole, found._closes_whole = threading.Lock(), self, closing
         return found
 
@@ -353,37 +350,6 @@ class StoredSites:
             self.reader.close()
         elif self._closes_whole:
             self._whole.close()
-
-    def _examples(self, spec: SiteSpec) -> ExampleMap:
-        """Return the examples of a site; sites that cover their whole table share them."""
-        # one row per example cannot be left out without moving the others: there, rows that the
-        # site lacks stay in the map and are refused when they are read
-        covered = self._covered_rows(spec.name)
-        if spec.table == EXAMPLES or covered == self.snapshot.rows(spec.table):
-            return self._all_examples(spec.table)
-        return self._kept(f"site {spec.name}", lambda: self._build(spec.table, site=spec.name))
-
-    def _all_examples(self, table: str) -> ExampleMap:
-        """Return the examples of a whole table."""
-        return self._kept(f"table {table}", lambda: self._build(table, site=None))
-
-    def _kept(self, key: str, build: Callable[[], ExampleMap]) -> ExampleMap:
-        known = self._maps.get(key)
-        if known is None:
-            # built under the lock: threads that ask at once shall not each build it
-            with self._lock:
-                known = self._maps.get(key)
-                if known is None:
-                    known = self._maps[key] = build()
-        return known
-
-    def _build(self, table: str, *, site: str | None) -> ExampleMap:
-        covered = None if site is None else self.reader.covered_spans(site)
-        if self.restriction is not None:
-            return self.restriction.map(table, covered)
-        # an example of which no token was kept is in the table of examples all the same
-        listed = None if table == EXAMPLES else self.snapshot.extents(EXAMPLES)
-        return example_maps.build(self.snapshot.extents(table), covered=covered, listed=listed)
 
 
 def _of_table(sites: StoredSites, table: str, rows: np.ndarray) -> tuple[Origin, ...]:

@@ -14,7 +14,7 @@ import torch
 from lazycache.cache.aggregates.covering import statistics_of, unit_numbers
 from lazycache.cache.joined.joined_rows import JoinedRows
 from lazycache.cache.reading.known import Known
-from lazycache.cache.reading.stored_statistics import SiteStatistics, ZoneRows
+from lazycache.cache.reading.site_statistics import Extreme, SiteStatistics, ZoneRows
 
 if TYPE_CHECKING:
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
@@ -75,6 +75,24 @@ class JoinedStatistics:
             if mine.any():
                 yield from part.found.known(part.theirs(mine), part.chosen(units))
 
+    def extremes(self, which: Extreme, chosen: np.ndarray, units: torch.Tensor) -> torch.Tensor:
+        """Return a number of blocks, part by part; as `SiteStatistics.extremes`."""
+        found = [
+            part.found.extremes(which, part.theirs(mine), _some(part.chosen(units)))
+            for part, mine in zip(self._parts, np.split(chosen, self._ends[:-1]), strict=True)
+        ]
+        return torch.cat(found)
+
+    def peaks(self, parts: Sequence[int], units: torch.Tensor) -> torch.Tensor:
+        """Return the greatest of parts; as `SiteStatistics.peaks`."""
+        # parts are numbered tensor by tensor
+        return torch.cat(
+            [
+                one.found.peaks([number for _, number in mine], _some(one.chosen(units)))
+                for one, mine in groupby((self._tops[part] for part in parts), itemgetter(0))
+            ]
+        )
+
     def greatest(
         self, parts: Sequence[int], units: torch.Tensor | None
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
@@ -91,6 +109,11 @@ class JoinedStatistics:
             for one in part.found.zones(part.theirs(mine), part.chosen(units)):
                 starts, stops = one.starts + part.shift, one.stops + part.shift
                 yield replace(one, starts=starts, stops=stops)
+
+
+def _some(units: torch.Tensor | None) -> torch.Tensor:
+    assert units is not None, "of some there are some"
+    return units
 
 
 def of_parts(tensors: Sequence[LazyTensor], rows: JoinedRows) -> JoinedStatistics | None:

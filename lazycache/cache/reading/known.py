@@ -84,7 +84,9 @@ class Known:
         count = self.finite.sum(0)
         # as distances from one of the means, so that large means cost no digits
         known = torch.where(self.finite > 0, self.mean, 0.0)
-        base = known.gather(0, self.finite.argmax(0, keepdim=True))[0]
+        # the first group has values of all units mostly; to look for the largest takes longer
+        is_first = bool((self.finite[:1] > 0).all())
+        base = known[0] if is_first else known.gather(0, self.finite.argmax(0, keepdim=True))[0]
         near = torch.where(self.finite > 0, self.mean - base, 0.0)
         mean = (near * self.finite).sum(0) / count.clamp(min=1)
         deviations = (near - mean).square() * self.finite

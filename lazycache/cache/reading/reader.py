@@ -20,7 +20,8 @@ from lazycache.cache.files.ragged_rows import Block, Wanted
 from lazycache.cache.files.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
 from lazycache.cache.files.shards import FetchedShards, MappedShards, Shards
 from lazycache.cache.reading.costs import Layout, Once, Tally, read_cost, scan_cost
-from lazycache.cache.reading.stored_statistics import Kept, StoredStatistics, of_plan
+from lazycache.cache.reading.kept_statistics import Kept
+from lazycache.cache.reading.stored_statistics import StoredStatistics, of_plan
 from lazycache.cache.selecting import plan as planning
 from lazycache.cache.selecting import units as unit_selection
 from lazycache.cache.selecting.plan import Rows, SitePlan, as_array
@@ -238,7 +239,7 @@ class Reader:
     def statistics(self, site: str) -> StoredStatistics | None:
         """Return what is stored of the rows of a site beside them; None if there is nothing.
 
-        Cost: reads nothing; what is asked of it is read then, and kept in memory up to 128 MiB.
+        Cost: reads nothing; what is asked of it is read then, and kept in memory up to 256 MiB.
         """
         plan = self._open_plan(site)
         if site not in self._statistics:

@@ -2,191 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from lazycache.cache.files.parallel import ordered
+from lazycache.cache.reading.kept_statistics import Kept, columns_of
 from lazycache.cache.reading.known import Known
+from lazycache.cache.reading.ordering import comparable, original
+from lazycache.cache.reading.site_statistics import Extreme, ZoneRows
 from lazycache.cache.selecting.plan import SitePlan
-from lazycache.codec.statistics import (
-    BLOCK_COLUMNS,
-    TOP_COLUMNS,
-    ZONE_COLUMNS,
-    ZONE_ROWS,
-    ChunkStatistics,
-    TopRows,
-    Zones,
-    part_range,
-    read_blocks,
-    read_top,
-    read_zones,
-)
-from lazycache.types import IoCounters, ShardRef, StatsPart
-
-KEPT_BYTES = 128 << 20
-"""Statistics that a reader keeps in memory."""
+from lazycache.codec.statistics import ZONE_ROWS, ChunkStatistics, TopRows, part_range
+from lazycache.types import StatsPart
 
 COUNTS = ("nans", "pos_infs", "neg_infs")
 """The first of the matrices of blocks, in file order: how many values are not finite."""
 
 READERS = 16
 """Shards whose statistics are read at a time: a store in the distance answers each in its time."""
-
-GetRanges = Callable[[str, Sequence[tuple[int, int]]], list[bytes]]
-
-
-class SiteStatistics(Protocol):
-    """What is known of the rows of a site without reading them."""
-
-    @property
-    def starts(self) -> np.ndarray:
-        """int64[blocks]: first absolute row of each block, ascending."""
-        ...
-
-    @property
-    def stops(self) -> np.ndarray:
-        """int64[blocks]: the row after the last."""
-        ...
-
-    @property
-    def tops(self) -> tuple[np.ndarray, np.ndarray]:
-        """First rows of the parts whose greatest values are known, and the rows after their last.
-
-        A part is some consecutive blocks.
-        """
-        ...
-
-    def known(self, chosen: np.ndarray, units: torch.Tensor | None) -> Iterator[Known]:
-        """Yield the numbers of the blocks `chosen`, bool[blocks], of some units."""
-        ...
-
-    @property
-    def finite(self) -> np.ndarray:
-        """bool[blocks]: of which it is known without reading that all values are finite."""
-        ...
-
-    def greatest(
-        self, parts: Sequence[int], units: torch.Tensor | None
-    ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """Yield of each part the greatest finite values, and their absolute rows or -1.
-
-        [ranks, units] each, descending; of equal values the first rows.
-        """
-        ...
-
-    def zones(self, chosen: np.ndarray, units: torch.Tensor | None) -> Iterator[ZoneRows]:
-        """Yield the zones that the blocks `chosen`, bool[blocks], have rows of.
-
-        Of blocks without zones there are none; of others they have all rows.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ZoneRows:
-    """Some zones, in order, and which rows they are."""
-
-    starts: np.ndarray
-    """int64[zones]: first absolute rows."""
-    stops: np.ndarray
-    """int64[zones]: the rows after the last."""
-    min: torch.Tensor
-    """[zones, units] in the site's dtype: the least finite value; NaN where there is none."""
-    max: torch.Tensor
-    """[zones, units] in the site's dtype: the greatest, likewise."""
-
-
-class Kept:
-    """Statistics in memory, the ones used longest ago first to go. Thread-safe."""
-
-    def __init__(self, get_ranges: GetRanges, io: IoCounters) -> None:
-        self._get_ranges = get_ranges
-        self._io = io
-        self._found: OrderedDict[tuple[str, str], tuple[object, int]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def blocks(self, plan: SitePlan, shard: int) -> ChunkStatistics:
-        """Return the statistics of a shard that has them.
-
-        Raises:
-            CorruptShardError: they are not what the log recorded.
-        """
-        ref = plan.shards[shard]
-        assert ref.stats is not None
-        found = self._get("blocks", ref, ref.stats.blocks, plan, BLOCK_COLUMNS)
-        assert isinstance(found, ChunkStatistics)
-        return found
-
-    def top(self, plan: SitePlan, shard: int) -> TopRows:
-        """Return the greatest values of a shard that has them; raises as `blocks`."""
-        ref = plan.shards[shard]
-        assert ref.stats is not None
-        found = self._get("top", ref, ref.stats.top, plan, TOP_COLUMNS)
-        assert isinstance(found, TopRows)
-        return found
-
-    def zones(self, plan: SitePlan, shard: int, part: int) -> Zones:
-        """Return the zones of one part of a shard that has them; raises as `blocks`."""
-        ref = plan.shards[shard]
-        assert ref.stats is not None
-        found = self._get(f"zones {part}", ref, ref.stats.zones[part], plan, ZONE_COLUMNS)
-        assert isinstance(found, Zones)
-        return found
-
-    def lacks(self, kind: str, plan: SitePlan, shards: Iterable[int]) -> int:
-        """Return of how many shards some kind has to be read first."""
-        with self._lock:
-            return sum((kind, plan.shards[shard].path) not in self._found for shard in shards)
-
-    def clear(self) -> None:
-        """Drop everything."""
-        with self._lock:
-            self._found.clear()
-            self._bytes = 0
-
-    def _get(
-        self,
-        kind: str,
-        ref: ShardRef,
-        part: StatsPart | None,
-        plan: SitePlan,
-        columns: tuple[str, ...],
-    ) -> object:
-        with self._lock:
-            known = self._found.get((kind, ref.path))
-            if known is not None:
-                self._found.move_to_end((kind, ref.path))
-                return known[0]
-        assert part is not None
-        found = self._read(ref, part, plan, columns)
-        start, stop = part_range(part, plan.spec, columns)
-        self._io.add_statistics(stop - start)
-        # integers are kept as int64, zones as they are
-        self._keep((kind, ref.path), found, (1 if columns is ZONE_COLUMNS else 2) * (stop - start))
-        return found
-
-    def _read(
-        self, ref: ShardRef, part: StatsPart, plan: SitePlan, columns: Sequence[str]
-    ) -> object:
-        if columns is ZONE_COLUMNS:
-            return read_zones(ref, plan.spec, self._get_ranges, parts=[part])
-        read = read_blocks if columns is BLOCK_COLUMNS else read_top
-        return read(ref, plan.spec, self._get_ranges)
-
-    def _keep(self, key: tuple[str, str], found: object, nbytes: int) -> None:
-        with self._lock:
-            if key not in self._found:
-                self._bytes += nbytes
-                self._found[key] = (found, nbytes)
-            while self._bytes > KEPT_BYTES and len(self._found) > 1:
-                self._bytes -= self._found.popitem(last=False)[1][1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,6 +46,8 @@ class StoredStatistics:
     """As `SiteStatistics.tops`."""
     finite: np.ndarray
     """As `SiteStatistics.finite`."""
+    zoned: ZoneParts
+    """Where its zones are stored."""
 
     def known(self, chosen: np.ndarray, units: torch.Tensor | None) -> Iterator[Known]:
         """Yield the numbers of the blocks `chosen`, shard by shard; see `SiteStatistics.known`.
@@ -221,16 +58,49 @@ class StoredStatistics:
             CorruptShardError: statistics are not what the log recorded.
         """
 
-        def of(piece: tuple[int, np.ndarray]) -> Known:
-            shard, places = piece
-            return of_blocks(self.kept.blocks(self.plan, shard), places, units)
+        def of(piece: tuple[ChunkStatistics, np.ndarray]) -> Known:
+            return of_blocks(*piece, units)
 
         # blocks are in the order of their shards
         shards, firsts = np.unique(self.shard[chosen], return_index=True)
-        pieces = zip(shards.tolist(), np.split(self.place[chosen], firsts[1:]), strict=False)
+        places = np.split(self.place[chosen], firsts[1:])
+        yield from map(of, zip(self._blocks(shards), places, strict=False))
+
+    def _blocks(self, shards: np.ndarray) -> Iterator[ChunkStatistics]:
+        """Yield the statistics of shards, some read at a time."""
+        numbers = shards.tolist()
         # threads cost more than looking at what is kept
-        lacking = self.kept.lacks("blocks", self.plan, shards.tolist())
-        yield from ordered(of, pieces, workers=min(READERS, lacking))
+        turn, lacking = self.kept.begin(self.plan, (("blocks", shard) for shard in numbers))
+        yield from ordered(
+            lambda shard: self.kept.blocks(self.plan, shard, turn),
+            numbers,
+            workers=min(READERS, lacking),
+        )
+
+    def extremes(self, which: Extreme, chosen: np.ndarray, units: torch.Tensor) -> torch.Tensor:
+        """Return a number of the blocks `chosen`; see `SiteStatistics.extremes`.
+
+        Cost: as of `known` for shards that were never asked; then nothing, also of other units,
+        where a number for each unit of all blocks fits in the memory for it (`MATRIX_BYTES`).
+
+        Raises:
+            CorruptShardError: statistics are not what the log recorded.
+        """
+        kept = self.kept.matrix(self.plan, which, len(self.starts))
+        if kept is None:
+            found = [getattr(known, which) for known in self.known(chosen, units)]
+            return torch.cat(found) if found else torch.empty((0, len(units)), dtype=self._dtype)
+        shards = np.unique(self.shard[chosen & ~kept.there])
+        firsts, lasts = (np.searchsorted(self.shard, shards, side=s) for s in ("left", "right"))
+        places = zip(firsts.tolist(), lasts.tolist(), strict=True)
+        for (first, last), blocks in zip(places, self._blocks(shards), strict=True):
+            kept.values[first:last] = getattr(blocks, which)
+            kept.there[first:last] = True
+        return kept.values[:, units][torch.from_numpy(chosen)]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.plan.dtype.torch
 
     def lacking(self, chosen: np.ndarray | None) -> Iterator[tuple[str, str, int]]:
         """Yield what of the blocks `chosen` would be read: kind, path and bytes. Reads nothing.
@@ -241,31 +111,73 @@ class StoredStatistics:
         for shard in shards:
             ref = self.plan.shards[shard]
             assert ref.stats is not None
-            kinds: list[tuple[str, StatsPart | None, tuple[str, ...]]] = [
-                ("blocks", ref.stats.blocks, BLOCK_COLUMNS)
-            ]
+            kinds: list[tuple[str, StatsPart | None]] = [("blocks", ref.stats.blocks)]
             if chosen is None:
-                kinds.append(("top", ref.stats.top, TOP_COLUMNS))
                 zones = enumerate(ref.stats.zones)
-                kinds += [(f"zones {number}", part, ZONE_COLUMNS) for number, part in zones]
-            for kind, part, columns in kinds:
-                if part is not None and self.kept.lacks(kind, self.plan, [shard]):
-                    start, stop = part_range(part, self.plan.spec, columns)
-                    yield kind, ref.path, stop - start
+                kinds += [("top", ref.stats.top), *((f"zones {n}", part) for n, part in zones)]
+            for kind, part in kinds:
+                if part is not None and self.kept.lacks(kind, ref.path):
+                    yield kind, ref.path, self._size(kind, part)
+
+    def _size(self, kind: str, part: StatsPart) -> int:
+        start, stop = part_range(part, self.plan.spec, columns_of(kind))
+        return stop - start
+
+    def peaks(self, parts: Sequence[int], units: torch.Tensor) -> torch.Tensor:
+        """Return the greatest of each part; see `SiteStatistics.peaks`.
+
+        Cost: of parts that were never asked, the statistics of their blocks or their greatest
+        values, whichever is less to read; then nothing, also of other units, where a number for
+        each unit of all parts fits in the memory for it (`MATRIX_BYTES`).
+
+        Raises:
+            CorruptShardError: statistics are not what the log recorded.
+        """
+        kept = self.kept.matrix(self.plan, "peaks", len(self.topped))
+        if kept is None:
+            return torch.cat([peak[None, units] for peak in self._peaks(np.array(parts))])
+        lacking = np.array(parts)[~kept.there[list(parts)]]
+        for part, peak in zip(lacking.tolist(), self._peaks(lacking), strict=True):
+            kept.values[part] = peak
+            kept.there[part] = True
+        return kept.values[:, units][list(parts)]
+
+    def _peaks(self, parts: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield the greatest finite value of each unit, part by part."""
+        shards = self.topped[parts]
+        if self._unread("blocks", shards) < self._unread("top", shards):
+            yield from (_greatest_of(blocks.max) for blocks in self._blocks(shards))
+        else:
+            yield from map(_first_of, self._tops(parts.tolist()))
+
+    def _unread(self, kind: str, shards: np.ndarray) -> int:
+        """Return how many bytes of some kind have to be read of shards."""
+        total = 0
+        for shard in shards.tolist():
+            stats = self.plan.shards[shard].stats
+            part = None if stats is None else stats.blocks if kind == "blocks" else stats.top
+            if part is not None and self.kept.lacks(kind, self.plan.shards[shard].path):
+                total += self._size(kind, part)
+        return total
 
     def greatest(
         self, parts: Sequence[int], units: torch.Tensor | None
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         """Yield values and absolute rows; see `SiteStatistics.greatest`. Cost as of `known`."""
         chosen = slice(None) if units is None else units
-
-        def of(part: int) -> tuple[torch.Tensor, np.ndarray]:
-            found = self.kept.top(self.plan, int(self.topped[part]))
+        for part, found in zip(parts, self._tops(parts), strict=True):
             rows = found.rows if units is None else found.rows[:, units.numpy()]
-            return found.values[:, chosen], np.where(rows >= 0, rows + self.tops[0][part], -1)
+            yield found.values[:, chosen], np.where(rows >= 0, rows + self.tops[0][part], -1)
 
-        lacking = self.kept.lacks("top", self.plan, self.topped[list(parts)].tolist())
-        yield from ordered(of, parts, workers=min(READERS, lacking))
+    def _tops(self, parts: Sequence[int]) -> Iterator[TopRows]:
+        """Yield the greatest values of parts, some read at a time."""
+        shards = self.topped[list(parts)].tolist()
+        turn, lacking = self.kept.begin(self.plan, (("top", shard) for shard in shards))
+        yield from ordered(
+            lambda shard: self.kept.top(self.plan, shard, turn),
+            shards,
+            workers=min(READERS, lacking),
+        )
 
     def zones(self, chosen: np.ndarray, units: torch.Tensor | None) -> Iterator[ZoneRows]:
         """Yield zones; see `SiteStatistics.zones`.
@@ -276,42 +188,50 @@ class StoredStatistics:
         Raises:
             CorruptShardError: statistics are not what the log recorded.
         """
-        wanted = self._zone_parts(chosen)
+        zoned = self.zoned
+        wanted = zoned.touched(self.starts[chosen], self.stops[chosen]).tolist()
 
-        def of(piece: tuple[int, int, int, int]) -> ZoneRows:
-            shard, part, first, last = piece
-            found = self.kept.zones(self.plan, shard, part)
-            starts = np.arange(first, last, ZONE_ROWS)
+        def of(number: int) -> ZoneRows:
+            shard, part = int(zoned.shard[number]), int(zoned.part[number])
+            found = self.kept.zones(self.plan, shard, part, turn)
+            starts = np.arange(zoned.starts[number], zoned.stops[number], ZONE_ROWS)
+            stops = np.minimum(starts + ZONE_ROWS, zoned.stops[number])
             chosen = slice(None) if units is None else units
-            return ZoneRows(
-                starts,
-                np.minimum(starts + ZONE_ROWS, last),
-                found.min[:, chosen],
-                found.max[:, chosen],
-            )
+            return ZoneRows(starts, stops, found.min[:, chosen], found.max[:, chosen])
 
-        lacking = sum(self.kept.lacks(f"zones {p}", self.plan, [s]) for s, p, _, _ in wanted)
+        kinds = ((f"zones {zoned.part[number]}", int(zoned.shard[number])) for number in wanted)
+        turn, lacking = self.kept.begin(self.plan, kinds)
         yield from ordered(of, wanted, workers=min(READERS, lacking))
 
-    def _zone_parts(self, chosen: np.ndarray) -> list[tuple[int, int, int, int]]:
-        """Return shard, part, first row and the row after the last of parts with wanted rows."""
-        found = []
-        for shard in np.unique(self.shard[chosen]).tolist():
-            ref, mine = self.plan.shards[shard], chosen & (self.shard == shard)
-            assert ref.stats is not None
-            first = int(self.plan.starts[np.searchsorted(self.plan.shard, shard)])
-            end = first + ref.rows
-            for part, one in enumerate(ref.stats.zones):
-                last = min(end, first + one.rows * ZONE_ROWS)
-                if (mine & (self.starts < last) & (self.stops > first)).any():
-                    found.append((shard, part, first, last))
-                first = last
-        return found
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZoneParts:
+    """The parts in which the zones of all shards are stored, in row order. int64[parts] each."""
+
+    shard: np.ndarray
+    """The shard of each."""
+    part: np.ndarray
+    """Its place among the parts of the shard."""
+    starts: np.ndarray
+    """First rows."""
+    stops: np.ndarray
+    """The rows after the last."""
+
+    def touched(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        """Return the parts that have rows of some ascending ranges, ascending."""
+        low = np.searchsorted(self.stops, starts, side="right")
+        high = np.searchsorted(self.starts, stops, side="left")
+        depth = np.zeros(len(self.starts) + 1, dtype=np.int64)
+        there = low < high
+        np.add.at(depth, low[there], 1)
+        np.add.at(depth, high[there], -1)
+        return np.flatnonzero(depth.cumsum()[:-1])
 
 
 def of_plan(plan: SitePlan, kept: Kept) -> StoredStatistics | None:
     """Return the statistics of a site; None if none of its shards has any. Reads nothing."""
     blocks: list[tuple[int, int, int, int, bool]] = []
+    zones: list[tuple[int, int, int, int]] = []
     topped = []
     for number, ref in enumerate(plan.shards):
         if ref.stats is None or ref.stats.blocks is None:
@@ -325,6 +245,11 @@ def of_plan(plan: SitePlan, kept: Kept) -> StoredStatistics | None:
             stop = start + sum(rows[at : at + count])
             blocks.append((start, stop, number, place, finite))
             start, at = stop, at + count
+        first, end = int(plan.starts[chunk]), int(plan.starts[chunk]) + ref.rows
+        for place, one in enumerate(ref.stats.zones):
+            last = min(end, first + one.rows * ZONE_ROWS)
+            zones.append((number, place, first, last))
+            first = last
         if ref.stats.top is not None:
             topped.append(number)
     if not blocks:
@@ -333,9 +258,31 @@ def of_plan(plan: SitePlan, kept: Kept) -> StoredStatistics | None:
     parts = np.array(topped, dtype=np.int64)
     firsts = plan.starts[np.searchsorted(plan.shard, parts)]
     lasts = plan.stops[np.searchsorted(plan.shard, parts, side="right") - 1]
+    zoned = ZoneParts(*np.array(zones, dtype=np.int64).reshape(-1, 4).T.copy())
     return StoredStatistics(
-        plan, kept, starts, stops, shard, place_, parts, (firsts, lasts), all_finite > 0
+        plan, kept, starts, stops, shard, place_, parts, (firsts, lasts), all_finite > 0, zoned
     )
+
+
+def _greatest_of(blocks: torch.Tensor) -> torch.Tensor:
+    """Return the greatest of all blocks, [units] of [blocks, units], where NaN is none."""
+    if len(blocks) == 1:
+        return blocks[0]
+    values = comparable(blocks)
+    if not values.dtype.is_floating_point:
+        return original(values.amax(0), blocks.dtype)
+    none = values.isnan()
+    found = values.masked_fill(none, -torch.inf).amax(0).masked_fill(none.all(0), torch.nan)
+    return original(found, blocks.dtype)
+
+
+def _first_of(found: TopRows) -> torch.Tensor:
+    """Return the first rank of each unit; NaN where there is none."""
+    first = found.values[0]
+    if not first.dtype.is_floating_point:
+        return first
+    none = torch.from_numpy(found.rows[0] < 0)
+    return original(comparable(first).masked_fill(none, torch.nan), first.dtype)
 
 
 def of_blocks(found: ChunkStatistics, places: np.ndarray, units: torch.Tensor | None) -> Known:

@@ -32,10 +32,19 @@ class Spans:
 
     def holds(self, rows: np.ndarray) -> np.ndarray:
         """Say of each row whether it is one of them: bool[n]."""
+        if len(rows) > len(self.starts) and bool((rows[1:] >= rows[:-1]).all()):
+            return self._marked(rows)
         at = np.searchsorted(self.starts, rows, side="right") - 1
         inside = at >= 0
         inside[inside] = rows[inside] < self.stops[at[inside]]
         return inside
+
+    def _marked(self, rows: np.ndarray) -> np.ndarray:
+        """Say it of ascending rows: the ranges are looked for among them, which are fewer."""
+        ends = np.stack([self.starts, self.stops], 1).reshape(-1)
+        sizes = np.diff(np.searchsorted(rows, ends), prepend=0, append=len(rows))
+        # outside, inside, outside, ... of any number of rows
+        return np.repeat(np.arange(len(sizes)) % 2 > 0, sizes)
 
     def touches(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         """Say of each range that is not empty whether one of its rows is here: bool[n]."""

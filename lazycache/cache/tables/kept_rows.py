@@ -52,8 +52,8 @@ def _of_examples(lead: Grid, keep: Keep) -> tuple[ExampleMap, np.ndarray]:
     for part in lead.blocks(rows=BLOCK_ROWS):
         rows = as_array(part.flat())
         mask = keep(rows)
-        owner = np.repeat(np.arange(len(part.examples)), part.lengths())
-        counts.append(np.bincount(owner[mask], minlength=len(part.examples)))
+        before = np.searchsorted(np.flatnonzero(mask), np.cumsum(part.lengths()))
+        counts.append(np.diff(before, prepend=0))
         first, size = _segments(rows[mask])
         starts.append(first)
         sizes.append(size)

@@ -27,6 +27,11 @@ class Asked(Tables, Protocol):
         """The same with all rows."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is refused to read."""
+        ...
+
     def examples_of(self, table: str) -> ExampleMap:
         """Return which rows of a table each example has."""
         ...

@@ -160,12 +160,16 @@ class Connection:
             tables: Tables of your own for this query alone, by name: pandas or Polars DataFrames,
                 Arrow tables, dicts of columns. They are copied where they could change.
 
-        Cost: of a site, only rows that survive the cheaper predicates are read, and of these only
-        the unit where `unit(site, i)` asks for one. `ORDER BY unit(site, i) LIMIT n` reads whole
-        vectors of the n winners alone if the query asks for a column of the table beside `row`
-        and sites, `token` say; DuckDB takes `SELECT row, site ...` for too little to read later,
-        and reads all vectors. Of a single row, `WHERE row = 5`, values are read twice: DuckDB
-        takes them for constants when it plans the query.
+        Cost: of a site, only rows that survive the cheaper predicates are read, up to 2,048 at a
+        time however thinly they are spread, and of these only the unit where `unit(site, i)` asks
+        for one. `ORDER BY unit(site, i) LIMIT n` over all rows of a table, n at most 10,000, reads
+        statistics and then mostly the n winners alone, as `cache.top_k` does; where no statistics
+        are stored, or NaN is among the values, that unit of all rows. With a WHERE it reads the
+        unit of all rows that are left, and whole vectors of the n winners alone if the query asks
+        for a column of the table beside `row` and sites, `token` say; DuckDB takes
+        `SELECT row, site ...` for too little to read later, and reads the vectors of all that are
+        left. Of a single row, `WHERE row = 5`, values are read twice: DuckDB takes them for
+        constants when it plans the query.
 
         Raises:
             QueryError: the query cannot be answered, names the nearest columns and tables; or the

@@ -38,7 +38,8 @@ _NO_VECTOR = re.compile(r"Macro (dot|norm|cosine)\(\)")
 _UNIT_OF = re.compile(
     r'\b(?:unit|head)\s*\(\s*(?:[\w.]+\.)?("(?:[^"]|"")+"|\w+)\s*[,)]', re.IGNORECASE
 )
-_INTERNAL = re.compile(r'\nDid you mean ".*lazycache_(index|kept).*')  # tables behind the views
+# tables behind the views, and functions behind the columns
+_INTERNAL = re.compile(r'\nDid you mean "[^"\n]*(lazycache[_:]|\b(site|unit|head|measure):).*')
 _FUNCTIONS = {
     "unit": "unit(site, i): one 0-based unit of a site",
     "head": "head(site, h): one 0-based entry of its first dimension",
@@ -46,6 +47,7 @@ _FUNCTIONS = {
     "norm": "norm(site)",
     "cosine": "cosine(site, vector)",
 }
+_OUTER_JOIN = re.compile(r"Cannot cast list with length (\d+) to array")
 _POSITION = re.compile(r"\n+LINE \d+: .*", re.DOTALL)
 _DAMAGE = re.compile(r"Corrupt database file|checksum|has been invalidated", re.IGNORECASE)
 _LOCKED = ("has been locked", "disabled by configuration")
@@ -153,6 +155,7 @@ class Explainer:
             (_UNKNOWN_TABLE, self._about_table),
             (_UNKNOWN_FUNCTION, self._about_function),
             (_NO_VECTOR, self._about_vector),
+            (_OUTER_JOIN, _about_outer_join),
         )
 
     def _about_column(self, name: str) -> str:
@@ -204,6 +207,14 @@ class Explainer:
 
     def _about_vector(self, name: str) -> str:
         return f"{name} is {_FUNCTIONS[name]}."
+
+
+def _about_outer_join(_size: str) -> str:
+    return (
+        "Unless a list of this length was cast: DuckDB 2.0 fails so on vectors of rows that have "
+        "no partner in an outer join. Name the site in the SELECT of the join, t.site instead of "
+        "*, or pass on t.row beside it; of a table of yours make its column a list, x::FLOAT[]."
+    )
 
 
 def _about_unit(name: str, spec: SiteSpec) -> str:

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lazycache.query.sql.predicates import case, nodes
+from lazycache.query.sql.predicates import both, case, nodes, parted
 from lazycache.query.sql.scope import Node
 
 
@@ -29,6 +29,10 @@ class Kind(StrEnum):
         """Return the less certain of two."""
         order = list(Kind)
         return max(self, Kind(other), key=order.index)
+
+
+BRANCHES = frozenset({"if", "nullif", "ifnull"})
+"""Functions that are a CASE by another name."""
 
 
 @dataclass(slots=True)
@@ -71,16 +75,25 @@ def _is_alone(tree: Node, is_lazy: Callable[[Node], bool]) -> bool:
 
 
 def _where(node: Node, found: Foresight, is_lazy: Callable[[Node], bool]) -> None:
-    parts = list(conjuncts(node["where_clause"])) if node.get("where_clause") else []
-    lazy = [part for part in parts if is_lazy(part)]
-    found.cheap += [deepcopy(part) for part in parts if not is_lazy(part)]
+    if not node.get("where_clause"):
+        return
+    cheap, lazy = parted(node["where_clause"], is_lazy=is_lazy)
+    found.cheap += deepcopy(cheap)
+    if not lazy:
+        return
     found.lazy += deepcopy(lazy)
-    for part in lazy:
-        odd = any(one.get("class") in {"SUBQUERY", "CASE"} for one in nodes(part))
-        found.kind |= Kind.ABOUT if odd else Kind.AT_MOST
-        passed = case(when=_is_null(dict(part)), then=_TRUE, otherwise=_TRUE)
-        part.clear()
-        part.update(deepcopy(passed))
+    # DuckDB compares the rows of two tables before it joins them, or after: as it likes
+    joined = node["from_table"]["type"] == "JOIN"
+    odd = joined or any(map(_branches, nodes(lazy)))
+    found.kind |= Kind.ABOUT if odd else Kind.AT_MOST
+    passed = [case(when=_is_null(part), then=_TRUE, otherwise=_TRUE) for part in lazy]
+    node["where_clause"] = both([*cheap, *passed])
+
+
+def _branches(node: Node) -> bool:
+    """Whether values decide in an expression which other part of it is evaluated."""
+    function = node.get("function_name", "").lower() if node.get("class") == "FUNCTION" else ""
+    return node.get("class") in {"SUBQUERY", "CASE"} or function in BRANCHES
 
 
 def _unlimited(tree: Node) -> None:
@@ -124,12 +137,5 @@ def _conditions(node: Node) -> Iterator[Node]:
             yield from (check["when_expr"] for check in one["case_checks"])
         if one.get("class") == "FUNCTION" and one.get("filter"):
             yield one["filter"]
-
-
-def conjuncts(where: Node) -> Iterator[Node]:
-    """Yield what AND joins."""
-    if where.get("type") == "CONJUNCTION_AND":
-        for child in where["children"]:
-            yield from conjuncts(child)
-    else:
-        yield where
+        if one.get("class") == "FUNCTION" and _branches(one):
+            yield one

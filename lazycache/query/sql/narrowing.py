@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lazycache.codec import dtypes
+from lazycache.query.sql import trees
 from lazycache.query.sql.constant_vectors import Constant, constant, fitted
-from lazycache.query.sql.lazy_columns import LazyColumn, check_unit
+from lazycache.query.sql.lazy_column import LazyColumn, check_unit
 from lazycache.query.sql.measures import Kind, Measure, Measures, computed_as
 from lazycache.query.sql.scope import Node, Source, find
+
+COLUMN, STAR = "COLUMN_REF", "STAR"
+"""Classes of nodes."""
 
 UNIT, HEAD = "unit", "head"
 """SQL functions of a site and indices."""
@@ -83,7 +87,7 @@ class Narrowing:
                 return None
             row, head = (argument["expression"] for argument in value["arguments"])
             return _Read(column, row, head)
-        if value["class"] != "COLUMN_REF":
+        if value["class"] != COLUMN:
             return None
         names = value["column_names"]
         if len(names) == 1 and names[0].lower() in hidden:
@@ -94,8 +98,44 @@ class Narrowing:
             return None
         source, cell = found
         row = source.row_of(cell)
-        seen = row is not None and source.alias
-        return _Read(column, {**value, "column_names": [*source.path, row]} if seen else None)
+        path = source.path if source.alias else []
+        # a subquery without a name is there alone, and its row must not be hidden
+        seen = row is not None and (path or (len(sources) == 1 and row not in hidden))
+        return _Read(column, {**value, "column_names": [*path, row]} if seen else None)
+
+    def by_row(self, value: Node, sources: Sequence[Source], *, hidden: frozenset[str]) -> bool:
+        """Make a bare column a function of its row, in place; say whether it was possible.
+
+        DuckDB evaluates functions of a select list after WHERE; a column of a view before the
+        conditions that could fail.
+        """
+        read = self._read(value, sources, hidden=hidden) if value["class"] == COLUMN else None
+        if read is None or read.row is None:
+            return False
+        function = trees.call(read.column.value_function, [{**read.row, "alias": ""}])
+        value.pop("column_names")
+        value.update({**function, "alias": value["alias"]})
+        return True
+
+    def star_by_row(self, item: Node, sources: Sequence[Source]) -> bool:
+        """Make the lazy columns of `*` functions of their rows, in place; say if there are any.
+
+        Of one table under its own names: what `*` means of several is not told.
+        """
+        changed = ("replace_list", "qualified_exclude_list", "rename_list", "columns", "expr")
+        if len(sources) != 1 or any(item[part] for part in changed):
+            return False
+        left_out = {name.lower() for name in item["exclude_list"]}
+        replaced = []
+        for name, cell in (sources[0].outputs or {}).items():
+            column = None if cell is None else self.lazy.get((cell.table, cell.column))
+            row = None if cell is None else sources[0].row_of(cell)
+            if column is None or row is None or name in left_out or name != column.name.lower():
+                continue
+            value = trees.call(column.value_function, [trees.column(*sources[0].path, row)])
+            replaced.append({"key": column.name, "value": value})
+        item["replace_list"] = replaced
+        return bool(replaced)
 
     def _by_head_function(self) -> dict[str, LazyColumn]:
         return {one.head_function: one for one in self.lazy.values() if one.has_heads}
@@ -130,7 +170,9 @@ class Narrowing:
         if measure is None or read.row is None:
             return False
         self._hold(measure, head, given)
-        _replace(call, column.measure_function, read.row, [_number(self.registry.add(measure))])
+        _replace(
+            call, column.measure_function, read.row, [trees.number(self.registry.add(measure))]
+        )
         return True
 
     def _hold(self, measure: Measure, *given: Constant | None) -> None:
@@ -159,8 +201,3 @@ def _replace(call: Node, function: str, row: Node, indices: Sequence[Node]) -> N
     call["function_name"] = function
     call["qualified_name"] = {"path": [function]}
     call["arguments"] = [{"name": "", "expression": one} for one in (row, *indices)]
-
-
-def _number(value: int) -> Node:
-    literal = {"kind": "INTEGER", "text": str(value)}
-    return {"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "literal": literal}

@@ -80,6 +80,9 @@ def _plain(value: Any) -> Any:
 
 
 def _array(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and (value.is_meta or value.layout != torch.strided):
+        kind = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
+        raise QueryError(f"A {kind} tensor is no parameter: hand over a dense one, x.to_dense().")
     if isinstance(value, torch.Tensor) and value.ndim:
         return value.detach().to("cpu", copy=True)
     kind = getattr(getattr(value, "dtype", None), "kind", "")

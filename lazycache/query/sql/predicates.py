@@ -70,15 +70,20 @@ def nodes(value: Any) -> Iterator[Node]:
 
 def cheap_first(where: Node, *, is_lazy: Callable[[Node], bool]) -> Node:
     """Return a WHERE clause that keeps the same rows and evaluates lazy predicates last."""
-    conjuncts = list(_conjuncts(where))
-    lazy = [conjunct for conjunct in conjuncts if is_lazy(conjunct)]
-    cheap = [conjunct for conjunct in conjuncts if not is_lazy(conjunct)]
+    cheap, lazy = parted(where, is_lazy=is_lazy)
     if not lazy or not cheap:
         return where
-    guarded = case(when=_all(cheap), then=_all(lazy), otherwise=_FALSE)
+    guarded = case(when=both(cheap), then=both(lazy), otherwise=_FALSE)
     # also outside of the CASE, where DuckDB may use them to skip blocks and to order joins
     plain = [conjunct for conjunct in cheap if repeatable(conjunct)]
-    return _all([*deepcopy(plain), guarded])
+    return both([*deepcopy(plain), guarded])
+
+
+def parted(where: Node, *, is_lazy: Callable[[Node], bool]) -> tuple[list[Node], list[Node]]:
+    """Return what AND joins in a WHERE clause: the cheap predicates, and the lazy ones."""
+    conjuncts = list(_conjuncts(where))
+    lazy = [conjunct for conjunct in conjuncts if is_lazy(conjunct)]
+    return [conjunct for conjunct in conjuncts if not is_lazy(conjunct)], lazy
 
 
 def filter_first(call: Node, *, is_lazy: Callable[[Node], bool]) -> bool:
@@ -99,10 +104,13 @@ def filter_first(call: Node, *, is_lazy: Callable[[Node], bool]) -> bool:
 
 def repeatable(expression: Node) -> bool:
     """Say whether an expression may stand twice: no subquery, nothing random."""
-    return not any(
-        node.get("class") == "SUBQUERY" or node.get("function_name", "").lower() in VOLATILE
-        for node in nodes(expression)
-    )
+    subquery = any(node.get("class") == "SUBQUERY" for node in nodes(expression))
+    return not subquery and not draws(expression)
+
+
+def draws(value: Any) -> bool:
+    """Say whether anything below a value may answer differently the second time."""
+    return any(node.get("function_name", "").lower() in VOLATILE for node in nodes(value))
 
 
 def case(*, when: Node, then: Node, otherwise: Node) -> Node:
@@ -136,7 +144,8 @@ def _negated(negation: Node) -> Iterator[Node]:
         yield from _conjuncts({**negation, "children": [part]})
 
 
-def _all(conjuncts: list[Node]) -> Node:
+def both(conjuncts: list[Node]) -> Node:
+    """Return predicates joined by AND."""
     if len(conjuncts) == 1:
         return conjuncts[0]
     return {

@@ -1,7 +1,8 @@
 """Rewriting of a parsed query so that it reads less and answers the same.
 
-Calls on sites become functions that read only what they need (see `narrowing`). Predicates and
-filters on lazy columns are put behind the cheap ones (see `predicates`).
+Calls on sites become functions that read only what they need, and so do bare sites beside a WHERE
+(see `narrowing`). Predicates and filters on lazy columns are put behind the cheap ones (see
+`predicates`), and lazy expressions get the rows that these leave all at once (see `collecting`).
 
 The rewritten query must parse back to exactly the tree that was meant; otherwise, and for whatever
 cannot be parsed into a tree (PIVOT), the query runs as it was written.
@@ -9,22 +10,27 @@ cannot be parsed into a tree (PIVOT), the query runs as it was written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from lazycache.query.sql import predicates, trees
+from lazycache.query.sql.collecting import collect
 from lazycache.query.sql.measures import Measure, Measures
-from lazycache.query.sql.narrowing import FUNCTIONS, Narrowing
+from lazycache.query.sql.narrowing import COLUMN, FUNCTIONS, STAR, Narrowing
 from lazycache.query.sql.parameters import Values, by_name, duckdb_parameters
-from lazycache.query.sql.scope import Ctes, Node, Scopes, Source
+from lazycache.query.sql.scope import Ctes, Node, Scopes, Source, after_grouping, is_outer
 
 if TYPE_CHECKING:
-    from lazycache.query.sql.lazy_columns import LazyColumn
+    from lazycache.query.sql.lazy_column import LazyColumn
+
+ALL = re.compile(r"(?<!\()\*|^\s*from\b|\(\s*from\b")
+"""In a query that may ask for all columns; not of `count(*)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,12 @@ class Rewriter:
         own = (name.lower() for column in lazy.values() for name in column.functions)
         self._functions = frozenset((*FUNCTIONS, *own))
 
+    def _is_likely(self, lowered: str) -> bool:
+        """Whether a query may read a site: parsing it takes longer than this."""
+        if "where" in lowered and ALL.search(lowered):
+            return bool(self._columns)
+        return any(column in lowered for column in self._columns)
+
     def rewrite(
         self,
         query: str,
@@ -72,13 +84,13 @@ class Rewriter:
             params: Values of its parameters.
             beside: Tables of the user's own, with their columns: none of these is lazy.
 
-        Cost: about 2 ms, and nothing is read; none if the query names no lazy column.
+        Cost: about 2 ms, and nothing is read; none if the query names no lazy column and
+        does not ask for all.
 
         Raises:
             QueryError: a vector does not fit the site that it is asked of.
         """
-        lowered = query.lower()
-        if not any(column in lowered for column in self._columns):
+        if not self._is_likely(query.lower()):
             return None
         tree = trees.parsed(query, cursor)
         if tree is None:
@@ -100,6 +112,21 @@ class Rewriter:
         return Rewritten(text, duckdb_parameters(params, without=gone), narrowing.measures)
 
 
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Where an expression of a SELECT stands."""
+
+    sources: Sequence[Source]
+    """What the FROM clause makes visible."""
+    ctes: Ctes
+    """The CTEs in scope."""
+    hidden: frozenset[str] = frozenset()
+    """Names that mean something else here."""
+    filtered: bool = False
+    """Whether there is a WHERE, which is to come before sites are read; or an outer join: DuckDB
+    2.0 fails on arrays that have no partner in it, of rows it does not."""
+
+
 class _Rewriting:
     """One query being rewritten, in place."""
 
@@ -118,12 +145,13 @@ class _Rewriting:
         self._columns = columns
         self._functions = functions
         self._cursor = cursor
+        self._inside = 0  # expressions, whose subqueries may be about rows from outside
 
     def query(self, node: Node, ctes: Ctes) -> None:
         """Rewrite a query node: a SELECT, or set operations over several."""
-        inner = self._scopes.with_ctes(node, ctes)
-        for entry in node["cte_map"]["map"]:
-            self.query(entry["value"]["query_node"], inner)
+        bodies, inner = self._scopes.inside_ctes(node, ctes)
+        for body, before in bodies:
+            self.query(body, before)
         if node["type"] == "SELECT_NODE":
             self._select(node, inner)
             return
@@ -135,19 +163,28 @@ class _Rewriting:
         sources = self._scopes.sources(node["from_table"], ctes)
         self._from(node["from_table"], sources, ctes)
         aliases = self._aliases(node)
+        seen = after_grouping(node, sources)
+        later = bool(node["where_clause"]) or is_outer(node["from_table"])
+        scope = _Scope(seen, ctes, filtered=later)
         for item in node["select_list"]:
-            self._item(item, sources, ctes)
+            self._item(item, scope)
         for key, value in node.items():
             if key not in {"from_table", "cte_map", "select_list"}:
-                self._expressions(value, sources, ctes, hidden=aliases)
-        where = node.get("where_clause")
+                self._expressions(value, replace(scope, hidden=aliases))
+        if node["where_clause"]:
+            self._where(node, scope)
+
+    def _where(self, node: Node, scope: _Scope) -> None:
+        """Let lazy expressions see what the cheap predicates leave, and all of it at once."""
+        lazy = predicates.lazy_test(
+            columns=self._columns | self._lazy_aliases(node), functions=self._functions
+        )
+        if not self._inside:
+            self.changes += collect(node, scope.sources, scope.ctes, is_lazy=lazy)
+        where = node["where_clause"]
         if where:
-            lazy = predicates.lazy_test(
-                columns=self._columns | self._lazy_aliases(node), functions=self._functions
-            )
-            ordered = predicates.cheap_first(where, is_lazy=lazy)
-            self.changes += ordered is not where
-            node["where_clause"] = ordered
+            node["where_clause"] = predicates.cheap_first(where, is_lazy=lazy)
+            self.changes += node["where_clause"] is not where
 
     def _aliases(self, node: Node) -> frozenset[str]:
         """Names that a select list gives to other things: ORDER BY means these, not columns."""
@@ -163,12 +200,17 @@ class _Rewriting:
         items = [item for item in node["select_list"] if item["alias"] and lazy(item)]
         return frozenset(item["alias"].lower() for item in items)
 
-    def _item(self, item: Node, sources: Sequence[Source], ctes: Ctes) -> None:
+    def _item(self, item: Node, scope: _Scope) -> None:
         """Rewrite an entry of a select list; the column keeps the name it would have had."""
         before, changes = deepcopy(item), self.changes
-        self._expressions(item, sources, ctes, hidden=frozenset())
-        if self.changes > changes and not item["alias"] and item["class"] != "STAR":
-            item["alias"] = trees.expression_text(before, self._cursor)
+        self._expressions(item, scope)
+        if item["class"] == STAR:
+            if scope.filtered:
+                self.changes += self._narrowing.star_by_row(item, scope.sources)
+        elif self.changes > changes and not item["alias"]:
+            bare = before["class"] == COLUMN
+            text = trees.expression_text
+            item["alias"] = before["column_names"][-1] if bare else text(before, self._cursor)
 
     def _from(self, table: Node | None, sources: Sequence[Source], ctes: Ctes) -> None:
         """Rewrite subqueries and join conditions of a FROM clause."""
@@ -177,29 +219,48 @@ class _Rewriting:
         if table["type"] == "JOIN":
             self._from(table["left"], sources, ctes)
             self._from(table["right"], sources, ctes)
-            self._expressions(table["condition"], sources, ctes, hidden=frozenset())
+            self._expressions(table["condition"], _Scope(sources, ctes))
         elif table["type"] == "SUBQUERY":
             self.query(table["subquery"]["node"], ctes)
 
-    def _expressions(
-        self, value: Any, sources: Sequence[Source], ctes: Ctes, *, hidden: frozenset[str]
-    ) -> None:
+    def _expressions(self, value: Any, scope: _Scope) -> None:
         """Rewrite everything below a part of a SELECT, innermost first."""
         if isinstance(value, list):
             for child in value:
-                self._expressions(child, sources, ctes, hidden=hidden)
+                self._expressions(child, scope)
         if not isinstance(value, dict) or value.get("class") == "LAMBDA":
             return  # names inside a lambda may be its own parameters
         if value.get("class") == "SUBQUERY":
-            self.query(value["subquery"]["node"], ctes)
-            self._expressions(value["child"], sources, ctes, hidden=hidden)
-            return
-        for child in value.values():
-            self._expressions(child, sources, ctes, hidden=hidden)
-        if value.get("class") == "FUNCTION":
-            self.changes += self._narrowing.narrow(value, sources, hidden=hidden)
-            lazy = predicates.lazy_test(columns=self._columns, functions=self._functions)
-            self.changes += predicates.filter_first(value, is_lazy=lazy)
+            self._subquery(value, scope)
+        elif value.get("class") == "FUNCTION":
+            self._call(value, scope)
+        else:
+            if value.get("class") == COLUMN and scope.filtered:
+                self.changes += self._narrowing.by_row(value, scope.sources, hidden=scope.hidden)
+                return
+            for child in value.values():
+                self._expressions(child, scope)
+
+    def _subquery(self, value: Node, scope: _Scope) -> None:
+        self._inside += 1
+        self.query(value["subquery"]["node"], scope.ctes)
+        self._inside -= 1
+        self._expressions(value["child"], scope)
+
+    def _call(self, value: Node, scope: _Scope) -> None:
+        """Rewrite a call; one of ours takes its site as it is written."""
+        arguments = value["arguments"]
+        first = arguments[:1] if value["function_name"].lower() in FUNCTIONS else []
+        bare = [one for one in first if one["expression"]["class"] == COLUMN]
+        for key, child in value.items():
+            rest = arguments[len(bare) :] if key == "arguments" else child
+            self._expressions(rest, scope)
+        narrow = self._narrowing.narrow(value, scope.sources, hidden=scope.hidden)
+        self.changes += narrow
+        if not narrow:
+            self._expressions(bare, scope)
+        lazy = predicates.lazy_test(columns=self._columns, functions=self._functions)
+        self.changes += predicates.filter_first(value, is_lazy=lazy)
 
 
 def _parameters(tree: Node) -> set[str]:

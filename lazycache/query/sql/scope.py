@@ -8,7 +8,7 @@ on; whatever is not understood is "unknown", and then nothing is concluded from 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -45,6 +45,8 @@ class Source:
     """Its columns; None: unknown."""
     dataset: str = ""
     """The dataset that qualifies the alias too, where a table of one of several has no alias."""
+    merged: frozenset[str] = frozenset()
+    """Columns that USING merges with others: without the alias they are those of either side."""
 
     @property
     def path(self) -> list[str]:
@@ -81,12 +83,24 @@ class Scopes:
 
     def with_ctes(self, node: Node, ctes: Ctes) -> Ctes:
         """Return the CTEs in scope inside a query node."""
-        found: dict[str, Outputs | None] = dict(ctes)
+        return self.inside_ctes(node, ctes)[1]
+
+    def inside_ctes(self, node: Node, ctes: Ctes) -> tuple[list[tuple[Node, Ctes]], Ctes]:
+        """Return each CTE's own query with the CTEs in scope inside it, and those in scope after.
+
+        Inside, only the CTEs before it are there: `WITH tokens AS (FROM tokens)` asks the table.
+        """
+        found = dict(ctes)
+        bodies: list[tuple[Node, Ctes]] = []
         for entry in node["cte_map"]["map"]:
-            value = entry["value"]
-            inner = None if value["aliases"] else self.outputs(value["query_node"], found)
-            found[entry["key"].lower()] = inner
-        return found
+            name, value = entry["key"].lower(), entry["value"]
+            body = value["query_node"]
+            before: Ctes = dict(found)
+            if body["type"] == "RECURSIVE_CTE_NODE":
+                before = {**found, name: None}
+            bodies.append((body, before))
+            found[name] = None if value["aliases"] else self.outputs(body, before)
+        return bodies, found
 
     def sources(self, from_table: Node | None, ctes: Ctes) -> list[Source]:
         """Return what a FROM clause makes visible."""
@@ -95,7 +109,8 @@ class Scopes:
             return []
         if kind == "JOIN":
             sides = (from_table["left"], from_table["right"])
-            return [source for side in sides for source in self.sources(side, ctes)]
+            joined = [source for side in sides for source in self.sources(side, ctes)]
+            return _merged(from_table, joined)
         alias = from_table.get("alias") or from_table.get("table_name", "")
         dataset = "" if from_table.get("alias") else from_table.get("schema_name", "")
         outputs = None
@@ -108,8 +123,8 @@ class Scopes:
 
     def outputs(self, node: Node, ctes: Ctes) -> Outputs | None:
         """Return the columns of a query node; None if they cannot be told."""
-        if node["type"] != "SELECT_NODE":
-            return None
+        if node["type"] != "SELECT_NODE" or len(node["group_sets"]) > 1:
+            return None  # a column that a grouping set leaves out is NULL, whatever its row is
         sources = self.sources(node["from_table"], self.with_ctes(node, ctes))
         outputs: dict[str, Cell | None] = {}
         for item in node["select_list"]:
@@ -124,7 +139,7 @@ class Scopes:
     def _of_table(self, table: Node, ctes: Ctes) -> Outputs | None:
         name = table["table_name"].lower()
         if not table["schema_name"] and not table["catalog_name"] and name in ctes:
-            return ctes[name]
+            return self._anew(ctes[name])
         dataset = table["schema_name"].lower()
         if dataset not in {"", "main"}:
             name = f"{dataset}.{name}"  # no table of a single dataset has a dot in its name
@@ -132,6 +147,31 @@ class Scopes:
             return None
         origin = next(self._origins)
         return {column: Cell(origin, name, column) for column in self._tables[name]}
+
+    def _anew(self, outputs: Outputs | None) -> Outputs | None:
+        """Return the columns of a CTE where it is used: each use is an occurrence of its own."""
+        if outputs is None:
+            return None
+        origins = {cell.origin for cell in outputs.values() if cell is not None}
+        fresh = {origin: next(self._origins) for origin in sorted(origins)}
+        return {
+            name: None if cell is None else replace(cell, origin=fresh[cell.origin])
+            for name, cell in outputs.items()
+        }
+
+
+def _merged(join: Node, sources: Sequence[Source]) -> list[Source]:
+    """Return the sources of a join, with what is merged in them."""
+    natural = join["ref_type"] == "NATURAL"
+    if natural and all(source.outputs is not None for source in sources):
+        natural = False  # what both sides have is found twice
+    if join["join_type"] == "INNER" or not (natural or join["using_columns"]):
+        return list(sources)
+    using = frozenset(name.lower() for name in join["using_columns"])
+    return [
+        replace(one, merged=one.merged | (frozenset(one.outputs or ()) if natural else using))
+        for one in sources
+    ]
 
 
 def find(names: Sequence[str], sources: Sequence[Source]) -> tuple[Source, Cell] | None:
@@ -145,10 +185,32 @@ def find(names: Sequence[str], sources: Sequence[Source]) -> tuple[Source, Cell]
         for source in sources
         if source.outputs is not None and column in source.outputs and source.goes_by(path)
     ]
-    if len(matching) != 1:
+    if len(matching) != 1 or (not path and column in matching[0].merged):
         return None
     cell = (matching[0].outputs or {})[column]
     return (matching[0], cell) if cell is not None else None
+
+
+def is_outer(from_table: Node | None) -> bool:
+    """Say whether a FROM clause joins rows that may have no partner."""
+    if from_table is None or from_table["type"] != "JOIN":
+        return False
+    outer = from_table["join_type"] in {"LEFT", "RIGHT", "OUTER", "FULL"}
+    return outer or is_outer(from_table["left"]) or is_outer(from_table["right"])
+
+
+def after_grouping(node: Node, sources: Sequence[Source]) -> Sequence[Source]:
+    """Return the sources whose rows stand for values in a SELECT: none, where groups part them.
+
+    In `GROUP BY ROLLUP (row, site)` the site is NULL in the group of a row.
+    """
+    if len(node["group_sets"]) < 2:  # noqa: PLR2004  # one is a plain GROUP BY
+        return sources
+    keys = [
+        find(key["column_names"], sources) if key["class"] == "COLUMN_REF" else None
+        for key in node["group_expressions"]
+    ]
+    return sources if all(key is not None and key[1].column != ROW for key in keys) else ()
 
 
 def _passed_on(item: Node, sources: Sequence[Source]) -> Outputs | None:

@@ -19,12 +19,13 @@ from lazycache.cache.selecting.examples import one_row_each
 from lazycache.cache.selecting.selection import Dense
 from lazycache.cache.selecting.spans import of_ranges
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
+from lazycache.query.sql import trees
 from lazycache.query.sql.predicates import nodes
 from lazycache.query.sql.scope import ROW, Node, Scopes, find
 from lazycache.query.sql.scope import Source as From
 
 if TYPE_CHECKING:
-    from lazycache.query.sql.lazy_columns import LazyColumn
+    from lazycache.query.sql.lazy_column import LazyColumn
     from lazycache.query.sql.members import Kept
 
 UNIT = "unit"
@@ -125,25 +126,14 @@ def rows_of(query: TopQuery, reader: Any, kept: Kept) -> np.ndarray | None:
 def among(tree: Node, query: TopQuery, rows: np.ndarray) -> Node:
     """Return a query over some rows alone."""
     found = deepcopy(tree)
-    column = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": ""}
-    numbers = [_number(row) for row in np.sort(rows).tolist()]
+    numbers = [trees.number(row) for row in np.sort(rows).tolist()]
     found["statements"][0]["node"]["where_clause"] = {
         "class": "OPERATOR",
         "type": "COMPARE_IN",
         "alias": "",
-        "children": [{**column, "column_names": list(query.row)}, *numbers],
+        "children": [trees.column(*query.row), *numbers],
     }
     return found
-
-
-def _number(value: int) -> Node:
-    kind = "INTEGER" if value < 1 << 31 else "BIGINT"
-    return {
-        "class": "CONSTANT",
-        "type": "VALUE_CONSTANT",
-        "alias": "",
-        "literal": {"kind": kind, "text": str(value)},
-    }
 
 
 def _is_plain(node: Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -34,12 +35,18 @@ def written(tree: Node, cursor: duckdb.DuckDBPyConnection) -> str | None:
 
 def expression_text(expression: Node, cursor: duckdb.DuckDBPyConnection) -> str:
     """Return the text of an expression, which is what DuckDB calls a column without alias."""
-    node: Node = {
+    statement = {"node": select([expression], EMPTY_FROM), "named_param_map": []}
+    return _text({"error": False, "statements": [statement]}, cursor)[len("SELECT ") :]
+
+
+def select(items: Sequence[Node], from_table: Node) -> Node:
+    """Return a SELECT of a FROM clause, and nothing else."""
+    return {
         "type": "SELECT_NODE",
         "modifiers": [],
         "cte_map": {"map": []},
-        "select_list": [expression],
-        "from_table": EMPTY_FROM,
+        "select_list": list(items),
+        "from_table": from_table,
         "where_clause": None,
         "group_expressions": [],
         "group_sets": [],
@@ -48,8 +55,43 @@ def expression_text(expression: Node, cursor: duckdb.DuckDBPyConnection) -> str:
         "sample": None,
         "qualify": None,
     }
-    statement = {"node": node, "named_param_map": []}
-    return _text({"error": False, "statements": [statement]}, cursor)[len("SELECT ") :]
+
+
+def call(function: str, arguments: Sequence[Node]) -> Node:
+    """Return a call of a function."""
+    return {
+        "class": "FUNCTION",
+        "type": "FUNCTION",
+        "alias": "",
+        "function_name": function,
+        "schema": "",
+        "filter": None,
+        "order_bys": {"type": "ORDER_MODIFIER", "orders": []},
+        "distinct": False,
+        "is_operator": False,
+        "export_state": False,
+        "catalog": "",
+        "arguments": [{"name": "", "expression": one} for one in arguments],
+        "qualified_name": {"path": [function]},
+    }
+
+
+def column(*names: str) -> Node:
+    """Return a reference to a column."""
+    return {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": list(names)}
+
+
+def star() -> Node:
+    """Return `*`."""
+    lists = ("exclude_list", "replace_list", "qualified_exclude_list", "rename_list")
+    node: Node = {"class": "STAR", "type": "STAR", "alias": "", "relation_name": ""}
+    return {**node, "columns": False, "expr": None, **{key: [] for key in lists}}
+
+
+def number(value: int) -> Node:
+    """Return a whole number."""
+    literal = {"kind": "INTEGER" if value < 1 << 31 else "BIGINT", "text": str(value)}
+    return {"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "literal": literal}
 
 
 def _text(tree: Node, cursor: duckdb.DuckDBPyConnection) -> str:
@@ -63,13 +105,20 @@ def _answer(query: str, parameter: str, cursor: duckdb.DuckDBPyConnection) -> st
 
 
 def _placeless(value: Any) -> Any:
-    """Return a tree without the positions of its parts in the text."""
+    """Return a tree without the positions of its parts in the text.
+
+    What `* REPLACE (...)` replaces has no order: DuckDB writes it in another one.
+    """
     if isinstance(value, dict):
         return {
-            key: _placeless(child)
+            key: _placeless(sorted(child, key=_key) if key == "replace_list" else child)
             for key, child in value.items()
             if not key.startswith("query_location") and key != "named_param_map"
         }
     if isinstance(value, list):
         return [_placeless(child) for child in value]
     return value
+
+
+def _key(entry: Node) -> str:
+    return str(entry["key"])

@@ -7,6 +7,7 @@ nothing of the machine is opened for it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias
 
 import duckdb
@@ -130,10 +131,12 @@ def _column(table: str, name: object, values: Any) -> Any:
         if not values.ndim:
             raise QueryError(f"The column {name!r} of {table!r} is one value: give one per row.")
         return _nested(np.array(values))
-    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+    if isinstance(values, str | bytes | AbstractSet | Mapping) or not hasattr(values, "__len__"):
         raise QueryError(
             f"The column {name!r} of {table!r} is a {type(values).__name__}, no list of values."
         )
+    if type(values).__module__.partition(".")[0] == "pandas" and hasattr(values, "copy"):
+        return values.copy()  # Arrow would share the memory of a Series
     return values
 
 

@@ -15,7 +15,8 @@ from lazycache.catalog.computed import computed_sites
 from lazycache.catalog.index_fill import quoted
 from lazycache.catalog.index_rows import BASE_COLUMNS
 from lazycache.query.sql import statistics_table
-from lazycache.query.sql.lazy_columns import LazyColumn, register
+from lazycache.query.sql.lazy_column import LazyColumn
+from lazycache.query.sql.lazy_columns import register
 from lazycache.query.sql.members import CATALOG, ONLY, STATISTICS, Kept, Member, qualified
 from lazycache.query.sql.names import ColumnNames, column_names
 from lazycache.types import EXAMPLES, TOKENS

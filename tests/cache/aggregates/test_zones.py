@@ -9,6 +9,7 @@ from statistics_helpers import known
 
 from lazycache.cache.aggregates.topk import best_rows
 from lazycache.cache.joined.join import join
+from lazycache.cache.reading import kept_statistics
 from lazycache.cache.reading.ordering import keys_of
 from lazycache.writer import statistics_parts
 
@@ -139,4 +140,38 @@ def test_joined_sites_have_the_zones_of_their_parts(largest: bool) -> None:
     found = x.topk(150, largest=largest)
     want = best(values[:, 5], np.arange(6000), 150, largest=largest)
     assert found.rows.tolist() == want.tolist()
+    # of more shards than that the greatest of each say which count
+    assert x.topk(2, largest=largest).rows.tolist() == want[:2].tolist()
     assert sum(cache.io.rows for cache, _ in parts) < 4500
+
+
+@pytest.mark.parametrize("blocks", [1, 16])
+@pytest.mark.parametrize("matrices", [0, 1 << 20], ids=["little-memory", "memory"])
+def test_of_many_shards_the_ranks_of_few_are_read(monkeypatch, blocks: int, matrices: int) -> None:
+    """The greatest of each shard say which: kept for all units, from what is less to read."""
+    monkeypatch.setattr(kept_statistics, "MATRIX_BYTES", matrices)
+    values = waves()[:4800].float()
+    values[:, 3] = values[:, 3].round()
+    values[:, 4] = 0.0  # all tie: the first shard has the first rows
+    values[100:160, 5], values[170, 6], values[4000, 6] = torch.nan, torch.inf, -torch.inf
+    values[160:320, 7] = torch.nan
+    cache, x = known(values, [4800], chunk_rows=160 // blocks, shard_rows=160)
+    statistics = x.source.reader.statistics("s")
+    want = torch.stack([values[at : at + 160] for at in range(0, 4800, 160)]).nan_to_num(-1e9)
+    want = torch.where(want.isinf() | (want > 1e9), -1e9, want).amax(1)
+    peaks = statistics.peaks(range(30), torch.arange(64))
+    assert torch.equal(peaks.nan_to_num(-1e9), want)
+    # eight numbers of a block or 32 ranks of a shard: 1 block is less, 16 are more
+    kinds = {kind for kind, _ in x.source.reader._kept_statistics._held}
+    assert kinds == ({"blocks"} if blocks == 1 else {"top"})
+    x.source.reader._kept_statistics._held.clear()
+    for unit in (0, 3, 4, 5, 6, 7):
+        for k in (1, 5):
+            rows = best_rows(x[..., unit], k, largest=True, nans=False)[1][:, 0]
+            finite = np.flatnonzero(~values[:, unit].isnan().numpy())
+            assert rows.tolist() == best(values[:, unit], finite, k, largest=True).tolist()
+        if unit == 0 and matrices:
+            top = 32 * 64 * (4 + 4)
+            # and the numbers of blocks with values that are not finite
+            odd = 4 * blocks * 64 * (4 * 3 + 4 * 2 + 8 * 3)
+            assert cache.io.statistics_bytes < 30 * top + 5 * top + odd + 30 * 64 * 32 * blocks

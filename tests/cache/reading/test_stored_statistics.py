@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from statistics_helpers import known
 
 from lazycache.cache.joined.join import join
-from lazycache.cache.reading import stored_statistics
+from lazycache.cache.reading import kept_statistics
 from lazycache.codec.dtypes import DTYPES
 from lazycache.errors import CorruptShardError, SelectionError
 
@@ -129,19 +129,22 @@ def test_rows_that_are_selected_twice_count_twice() -> None:
 
 
 def test_statistics_are_read_once_and_kept_in_bounded_memory(monkeypatch) -> None:
-    """Another question costs nothing; beyond the limit the ones used longest ago are read again."""
+    """Another question costs nothing; beyond the limit what there is room for is found again."""
     values = normal(60, 3)
     cache, x = known(values, [60], shard_rows=10)
     x.mean("rows")
     once = cache.io.statistics_bytes
+    held = x.source.reader._kept_statistics._bytes
     x.std("rows")
     assert cache.io.statistics_bytes == once
-    monkeypatch.setattr(stored_statistics, "KEPT_BYTES", 1)
-    cache, x = known(values, [60], shard_rows=10)
-    x.mean("rows")
-    x.std("rows")
-    assert cache.io.statistics_bytes == 2 * once
-    assert len(x.source.reader._kept_statistics._found) == 1
+    for share, kept in ((1, 1), (held // 2, 3)):
+        monkeypatch.setattr(kept_statistics, "KEPT_BYTES", share)
+        cache, x = known(values, [60], shard_rows=10)
+        x.mean("rows")
+        x.std("rows")
+        # a pass over all of it does not drive out what the next one begins with
+        assert cache.io.statistics_bytes == once + once * (6 - kept) // 6
+        assert len(x.source.reader._kept_statistics._held) == kept
 
 
 def test_of_no_units_there_is_what_the_values_give() -> None:

@@ -11,7 +11,8 @@ from lazycache.errors import QueryError
 from lazycache.query.sql import lazy_columns
 from lazycache.query.sql.arrow_lists import LARGEST_ARRAY
 from lazycache.query.sql.connection import connect
-from lazycache.query.sql.lazy_columns import LazyColumn, check_unit, read_values
+from lazycache.query.sql.lazy_column import LazyColumn, check_unit
+from lazycache.query.sql.lazy_columns import read_values
 
 
 def values_of(dtype, *shape):

@@ -101,11 +101,13 @@ def test_what_the_caller_does_later_comes_too_late(opened):
     """A query that was asked is not changed by its table."""
     connection, _ = opened
     frame, array, tensor = pd.DataFrame({"a": [1.0]}), np.array([2.0]), torch.tensor([3.0])
-    tables = {"f": frame, "d": {"b": array, "c": tensor}}
-    result = connection.sql("SELECT a, b, c FROM f, d", tables=tables)
-    frame.loc[0, "a"], array[0], tensor[0] = 7, 8, 9
+    shared = np.array([4.0])
+    series = pd.Series(shared, copy=False)
+    tables = {"f": frame, "d": {"b": array, "c": tensor, "e": series}}
+    result = connection.sql("SELECT a, b, c, e FROM f, d", tables=tables)
+    frame.loc[0, "a"], array[0], tensor[0], shared[0] = 7, 8, 9, 10
     tables.clear()
-    assert result.fetchall() == [(1.0, 2.0, 3.0)]
+    assert result.fetchall() == [(1.0, 2.0, 3.0, 4.0)]
 
 
 def test_values_of_every_kind_arrive(opened):
@@ -164,6 +166,7 @@ def test_names_are_resolved_with_the_columns_of_the_table(opened, made):
         ({"a": {"x": 3}}, "The column 'x' of 'a' is a int, no list"),
         ({"a": {"x": torch.tensor(3)}}, "The column 'x' of 'a' is one value"),
         ({"a": {"x": "text"}}, "The column 'x' of 'a' is a str"),
+        ({"a": {"x": {1, 2}}}, "The column 'x' of 'a' is a set"),
         ({"a": {"x": [1, 2], "y": [1]}}, "'a' cannot be used.*length"),
         ({"a": {"x": [object()]}}, "'a' cannot be used.*object"),
         ({"a": {}}, "'a' has no columns"),
