@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from lazycache.cache.tables.conditions import Params
     from lazycache.query.asked import Cache
-    from lazycache.query.attention_maps import AttentionMap
-    from lazycache.query.attribution import Attribution, Direction, Scale
-    from lazycache.query.pattern_sites import Layer
+    from lazycache.query.attending.attention_maps import AttentionMap
+    from lazycache.query.attending.attribution import Attribution, Direction, Scale
+    from lazycache.query.attending.pattern_sites import Layer
 
 
 class Attending:
@@ -47,7 +47,7 @@ class Attending:
                     [0.5000, 0.5000, 0.0000],
                     [0.3333, 0.3333, 0.3333]])
         """
-        from lazycache.query.attention_maps import attention
+        from lazycache.query.attending.attention_maps import attention
 
         return attention(cast("Cache", self), example, layer, head)
 
@@ -91,7 +91,7 @@ class Attending:
             >>> pattern_cache().mean_attention(0, "position = 0", where="position > 0")
             tensor([0.4444, 0.0000], dtype=torch.float64)
         """
-        from lazycache.query.mean_attentions import mean_attention
+        from lazycache.query.attending.mean_attentions import mean_attention
 
         return mean_attention(
             cast("Cache", self), layer, to, to_params=to_params, where=where, params=params
@@ -154,7 +154,7 @@ class Attending:
             >>> bool(torch.isclose(found.values.sum(), cache["resid_out_0"][0, -1].sum()))
             True
         """
-        from lazycache.query.attribution import attribute
+        from lazycache.query.attending.attribution import attribute
 
         return attribute(
             cast("Cache", self),

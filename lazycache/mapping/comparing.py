@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from lazycache.query.asked import Cache, Params, Site
+    from lazycache.query.comparing.representations import Likeness
+    from lazycache.query.finding.query_tile import Metric
+    from lazycache.query.finding.query_vectors import UnitIndex, Vectors
     from lazycache.query.hits import Hits
-    from lazycache.query.query_tile import Metric
-    from lazycache.query.query_vectors import UnitIndex, Vectors
-    from lazycache.query.representations import Likeness
 
 
 class Comparing:
@@ -72,7 +72,7 @@ class Comparing:
             >>> [hits.rows.tolist() for hits in cache.similar("resid_out_0", x[0], k=2)]
             [[0, 1], [1, 2]]
         """
-        from lazycache.query.nearest import similar
+        from lazycache.query.finding.nearest import similar
 
         return similar(
             cast("Cache", self),
@@ -136,7 +136,7 @@ class Comparing:
             >>> round(cache.similarity("resid_out_0", 2 * cache["resid_out_0"] + 1), 6)
             1.0
         """
-        from lazycache.query.representations import similarity
+        from lazycache.query.comparing.representations import similarity
 
         return similarity(
             cast("Cache", self), a, b, metric, variance=variance, where=where, params=params

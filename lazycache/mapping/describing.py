@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from lazycache.cache.aggregates.histogram import Bins, Histogram
     from lazycache.cache.aggregates.quantiles import Interpolation
     from lazycache.query.asked import Cache, Params, Site
-    from lazycache.query.differences import Difference
-    from lazycache.query.probe_targets import Kind, Target
-    from lazycache.query.probing import Probe
-    from lazycache.query.quantile_bins import Cut, QuantileBin
+    from lazycache.query.comparing.differences import Difference
+    from lazycache.query.describing.quantile_bins import Cut, QuantileBin
+    from lazycache.query.probes.probe_targets import Kind, Target
+    from lazycache.query.probes.probing import Probe
 
 
 class Describing:
@@ -61,7 +61,7 @@ class Describing:
             >>> counts, edges.tolist()
             (tensor([2, 2, 2]), [0.0, 3.3333333333333335, 6.666666666666667, 10.0])
         """
-        from lazycache.query.distributions import histogram
+        from lazycache.query.describing.distributions import histogram
 
         cache = cast("Cache", self)
         return histogram(cache, site, bins, range, unit=unit, where=where, params=params)
@@ -93,7 +93,7 @@ class Describing:
             tensor([[6., 7.],
                     [8., 9.]], dtype=torch.float64)
         """
-        from lazycache.query.distributions import quantiles
+        from lazycache.query.describing.distributions import quantiles
 
         cache = cast("Cache", self)
         return quantiles(
@@ -149,7 +149,7 @@ class Describing:
             0.0 5.0 tensor([4.])
             5.0 10.0 tensor([8.])
         """
-        from lazycache.query.quantile_bins import quantile_samples
+        from lazycache.query.describing.quantile_bins import quantile_samples
 
         return quantile_samples(
             cast("Cache", self),
@@ -189,7 +189,7 @@ class Describing:
             >>> small_cache().firing_rates("resid_out_0", 5)
             tensor([0.5000, 0.5000], dtype=torch.float64)
         """
-        from lazycache.query.distributions import firing_rates
+        from lazycache.query.describing.distributions import firing_rates
 
         return firing_rates(cast("Cache", self), site, threshold, where=where, params=params)
 
@@ -239,7 +239,7 @@ class Describing:
             >>> change.summary.groups.select(["position", "rows"]).to_pydict()
             {'position': [0, 1, 2], 'rows': [3, 2, 1]}
         """
-        from lazycache.query.differences import diff
+        from lazycache.query.comparing.differences import diff
 
         return diff(
             cast("Cache", self),
@@ -303,7 +303,7 @@ class Describing:
             >>> probe.classes, probe.test.score > 0.9, int(probe.direction.argmax())
             ((False, True), True, 2)
         """
-        from lazycache.query.probing import probe
+        from lazycache.query.probes.probing import probe
 
         return probe(
             cast("Cache", self),

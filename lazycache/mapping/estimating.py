@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from lazycache.query.asked import Cache, Params
-    from lazycache.query.costs import Cost
-    from lazycache.query.explaining import Explanation
+    from lazycache.query.estimating.costs import Cost
+    from lazycache.query.estimating.explaining import Explanation
 
 
 class Estimating:
@@ -60,7 +60,7 @@ class Estimating:
             >>> cache.cost("group_mean", "resid_out_0", "position"), cache.io.bytes
             (Cost(6 rows, 48 bytes in 1 request), 0)
         """
-        from lazycache.query.costs import cost
+        from lazycache.query.estimating.costs import cost
 
         return cost(cast("Cache", self), question, *args, params=params, **options)
 
@@ -90,6 +90,6 @@ class Estimating:
             filter on the index: ("position" > 0)
             then, of these rows: (unit(resid_out_0, 1) > 5)
         """
-        from lazycache.query.explaining import explain
+        from lazycache.query.estimating.explaining import explain
 
         return explain(cast("Cache", self), query, params, tables=tables)

@@ -77,7 +77,7 @@ class Finding:
             >>> cache.top_k("resid_out_0", direction=[1.0, -2.0], k=1).rows
             array([0])
         """
-        from lazycache.query.top import top_k  # lc.open does without questions
+        from lazycache.query.finding.top import top_k  # lc.open does without questions
 
         return top_k(
             cast("Cache", self),

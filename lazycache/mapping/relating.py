@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lazycache.cache.tables.groups import GroupResult
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
     from lazycache.query.asked import Cache, Params, Site
-    from lazycache.query.correlation import Unit
+    from lazycache.query.relating.correlation import Unit
 
 
 class Relating:
@@ -87,7 +87,7 @@ class Relating:
             >>> unit, round(r, 3)
             (0, -0.923)
         """
-        from lazycache.query.correlation import correlate
+        from lazycache.query.relating.correlation import correlate
 
         cache = cast("Cache", self)
         if top is None:
@@ -123,6 +123,6 @@ class Relating:
             >>> found.keys, found[1]
             ((0, 1, 2), tensor([6., 7.], dtype=torch.float64))
         """
-        from lazycache.query.grouping import group_mean
+        from lazycache.query.relating.grouping import group_mean
 
         return group_mean(cast("Cache", self), site, by, where=where, params=params)

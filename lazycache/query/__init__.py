@@ -11,23 +11,23 @@ from lazycache.lazy_names import LazyPackage
 
 if TYPE_CHECKING:
     from lazycache.query.asked import Cache, Params, Site
-    from lazycache.query.attention_maps import AttentionMap, attention
-    from lazycache.query.attribution import Attribution, attribute
+    from lazycache.query.attending.attention_maps import AttentionMap, attention
+    from lazycache.query.attending.attribution import Attribution, attribute
+    from lazycache.query.attending.mean_attentions import mean_attention
+    from lazycache.query.comparing.difference_summaries import DifferenceSummary
+    from lazycache.query.comparing.differences import Difference, diff
+    from lazycache.query.comparing.representations import similarity
     from lazycache.query.contexts import Context, context
-    from lazycache.query.correlation import correlate
-    from lazycache.query.costs import Cost, cost
-    from lazycache.query.difference_summaries import DifferenceSummary
-    from lazycache.query.differences import Difference, diff
-    from lazycache.query.distributions import firing_rates, histogram, quantiles
-    from lazycache.query.explaining import Explanation, explain
-    from lazycache.query.grouping import group_mean
+    from lazycache.query.describing.distributions import firing_rates, histogram, quantiles
+    from lazycache.query.describing.quantile_bins import QuantileBin, quantile_samples
+    from lazycache.query.estimating.costs import Cost, cost
+    from lazycache.query.estimating.explaining import Explanation, explain
+    from lazycache.query.finding.nearest import similar
+    from lazycache.query.finding.top import top_k
     from lazycache.query.hits import Hit, Hits
-    from lazycache.query.mean_attentions import mean_attention
-    from lazycache.query.nearest import similar
-    from lazycache.query.probing import Probe, Score, probe
-    from lazycache.query.quantile_bins import QuantileBin, quantile_samples
-    from lazycache.query.representations import similarity
-    from lazycache.query.top import top_k
+    from lazycache.query.probes.probing import Probe, Score, probe
+    from lazycache.query.relating.correlation import correlate
+    from lazycache.query.relating.grouping import group_mean
 
 __all__ = [
     "AttentionMap",
@@ -65,38 +65,38 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AttentionMap": "lazycache.query.attention_maps",
-    "Attribution": "lazycache.query.attribution",
+    "AttentionMap": "lazycache.query.attending.attention_maps",
+    "Attribution": "lazycache.query.attending.attribution",
     "Cache": "lazycache.query.asked",
     "Context": "lazycache.query.contexts",
-    "Cost": "lazycache.query.costs",
-    "Difference": "lazycache.query.differences",
-    "DifferenceSummary": "lazycache.query.difference_summaries",
-    "Explanation": "lazycache.query.explaining",
+    "Cost": "lazycache.query.estimating.costs",
+    "Difference": "lazycache.query.comparing.differences",
+    "DifferenceSummary": "lazycache.query.comparing.difference_summaries",
+    "Explanation": "lazycache.query.estimating.explaining",
     "Hit": "lazycache.query.hits",
     "Hits": "lazycache.query.hits",
     "Params": "lazycache.query.asked",
-    "Probe": "lazycache.query.probing",
-    "QuantileBin": "lazycache.query.quantile_bins",
-    "Score": "lazycache.query.probing",
+    "Probe": "lazycache.query.probes.probing",
+    "QuantileBin": "lazycache.query.describing.quantile_bins",
+    "Score": "lazycache.query.probes.probing",
     "Site": "lazycache.query.asked",
-    "attention": "lazycache.query.attention_maps",
-    "attribute": "lazycache.query.attribution",
+    "attention": "lazycache.query.attending.attention_maps",
+    "attribute": "lazycache.query.attending.attribution",
     "context": "lazycache.query.contexts",
-    "correlate": "lazycache.query.correlation",
-    "cost": "lazycache.query.costs",
-    "diff": "lazycache.query.differences",
-    "explain": "lazycache.query.explaining",
-    "firing_rates": "lazycache.query.distributions",
-    "group_mean": "lazycache.query.grouping",
-    "histogram": "lazycache.query.distributions",
-    "mean_attention": "lazycache.query.mean_attentions",
-    "probe": "lazycache.query.probing",
-    "quantile_samples": "lazycache.query.quantile_bins",
-    "quantiles": "lazycache.query.distributions",
-    "similar": "lazycache.query.nearest",
-    "similarity": "lazycache.query.representations",
-    "top_k": "lazycache.query.top",
+    "correlate": "lazycache.query.relating.correlation",
+    "cost": "lazycache.query.estimating.costs",
+    "diff": "lazycache.query.comparing.differences",
+    "explain": "lazycache.query.estimating.explaining",
+    "firing_rates": "lazycache.query.describing.distributions",
+    "group_mean": "lazycache.query.relating.grouping",
+    "histogram": "lazycache.query.describing.distributions",
+    "mean_attention": "lazycache.query.attending.mean_attentions",
+    "probe": "lazycache.query.probes.probing",
+    "quantile_samples": "lazycache.query.describing.quantile_bins",
+    "quantiles": "lazycache.query.describing.distributions",
+    "similar": "lazycache.query.finding.nearest",
+    "similarity": "lazycache.query.comparing.representations",
+    "top_k": "lazycache.query.finding.top",
 }
 
 

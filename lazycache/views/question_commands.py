@@ -24,7 +24,7 @@ from lazycache.views.questions import (
 from lazycache.views.render import console, counted
 
 if TYPE_CHECKING:
-    from lazycache.query.query_tile import Metric
+    from lazycache.query.finding.query_tile import Metric
 
 SHOWN = 40
 """Rows of an answer that a table shows."""

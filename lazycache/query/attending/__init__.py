@@ -1,0 +1,1 @@
+"""What attends to what, and what writes a direction."""

@@ -1,0 +1,1 @@
+"""Two sites, or one site of two models."""

@@ -1,0 +1,1 @@
+"""Rows that are found: by a unit, a direction, a score, a vector that they are like."""

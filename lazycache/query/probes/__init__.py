@@ -1,0 +1,1 @@
+"""What a linear function of a site can tell."""

@@ -1,0 +1,1 @@
+"""Units and what the tables say of their rows."""
