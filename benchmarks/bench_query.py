@@ -191,6 +191,13 @@ def alone(data: Data, ours: Ours, peers: list[Any]) -> None:
             lambda _: ours.whole(),
         ),
         (
+            "SQL: all values of 0.1 % of the rows",
+            "of all rows, in SQL",
+            1,
+            lambda _: ours.rows_of_token(token),
+            lambda _: ours.column_in_sql(),
+        ),
+        (
             "SQL: ORDER BY unit(...) DESC LIMIT 20",
             "with WHERE row >= 0",
             1,

@@ -28,7 +28,7 @@ import torch
 import lazycache as lc
 from benchmarks.measure import machine, peak_rss, print_table
 from lazycache.capture.corpus.corpus import encode_items
-from lazycache.capture.corpus.extract import Batch, plan_batches
+from lazycache.capture.corpus.batching import Batch, Limits, plan_batches
 from lazycache.views.corpus import paragraphs
 from lazycache.views.pretrained import load_model, load_tokenizer
 
@@ -81,7 +81,8 @@ def docstrings() -> Iterator[str]:
 def batches(data: list[list[int]]) -> list[Batch]:
     """The batches that extract makes of the corpus."""
     items = encode_items(data, tokenizer=None, max_length=MAX_LENGTH, keep=None)
-    return list(plan_batches(items, batch_size=BATCH_SIZE, window=BATCH_SIZE * 64))
+    limits = Limits(examples=BATCH_SIZE, tokens=None, window=BATCH_SIZE * 64)
+    return list(plan_batches(items, limits))
 
 
 def forward_only(model: Any, planned: list[Batch]) -> float:

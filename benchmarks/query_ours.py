@@ -68,6 +68,11 @@ class Ours:
         values: torch.Tensor = found.torch()["x"]
         return values
 
+    def column_in_sql(self) -> int:
+        """All rows, in SQL, batch after batch."""
+        query = f"SELECT {self.site} AS x FROM tokens"
+        return sum(batch.num_rows for batch in self.cache.sql(query).batches())
+
     def whole(self) -> torch.Tensor:
         """The whole column."""
         values: torch.Tensor = self.cache[self.site].rows.load()
