@@ -27,8 +27,8 @@ import torch
 
 import lazycache as lc
 from benchmarks.measure import machine, peak_rss, print_table
-from lazycache.capture.corpus.corpus import encode_items
 from lazycache.capture.corpus.batching import Batch, Limits, plan_batches
+from lazycache.capture.corpus.corpus import encode_items
 from lazycache.views.corpus import paragraphs
 from lazycache.views.pretrained import load_model, load_tokenizer
 
