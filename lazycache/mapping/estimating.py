@@ -34,7 +34,8 @@ class Estimating:
         `top_k similar histogram firing_rates correlate group_mean`, and of the reductions over all
         rows, `mean sum min max std var norm all any count_nonzero statistics`. Exact for
         `correlate`, `group_mean` and reductions. What answers from statistics first, `top_k`, has
-        the bound that they help nothing.
+        the bound that they help nothing; of a site with more statistics than the 128 MiB that are
+        kept, it may read some of these twice. There is no cost of the other questions.
 
         Args:
             question: A lazy tensor, a key, SQL, or the name of a question.
