@@ -11,7 +11,7 @@ Capture the activations of a torch model to Parquet, read them lazily, ask them 
 
 Where to look: `opening`, `connecting` and `dataset` are the front door; `capture`, `writer`,
 `storage`, `catalog`, `cache`, `query`, `mapping` and `views` are its stages in the order of the
-data; `errors` has the tree of errors. A name is loaded when it is first used: who only reads never
+data; `care` looks after datasets; `errors` has the tree of errors. A name is loaded when it is first used: who only reads never
 loads what captures.
 """
 
@@ -21,21 +21,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lazycache.cache.reading.front_door import FRONT_DOOR
-from lazycache.errors import (
-    CaptureError,
-    DatasetExistsError,
-    DatasetNotFoundError,
-    LazycacheError,
-    SiteNotFoundError,
-)
+from lazycache.errors import LazycacheError
 from lazycache.lazy_names import LazyPackage
 
 if TYPE_CHECKING:
     from lazycache.activation_caching import ActivationCaching
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
     from lazycache.capture.sites.architectures import register_architecture
+    from lazycache.care.collecting import gc
+    from lazycache.care.compacting import compact
+    from lazycache.care.copying import copy
+    from lazycache.care.exporting import export
+    from lazycache.care.verifying import verify
     from lazycache.connecting import connect
     from lazycache.dataset import capture, extract, sites
+    from lazycache.errors import (
+        CaptureError,
+        DatasetExistsError,
+        DatasetNotFoundError,
+        SiteNotFoundError,
+    )
     from lazycache.mapping.activation_cache import ActivationCache
     from lazycache.opening import open  # noqa: A004  # lc.open says what it does
 
@@ -44,31 +49,41 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivationCache",
     "ActivationCaching",
-    "CaptureError",
-    "DatasetExistsError",
-    "DatasetNotFoundError",
-    "LazyTensor",
     "LazycacheError",
-    "SiteNotFoundError",
     "capture",
+    "compact",
     "connect",
+    "copy",
     "demo_model",
+    "export",
     "extract",
+    "gc",
     "open",
     "register_architecture",
     "sites",
+    "verify",
 ]
 
 _HOMES = {
     "ActivationCache": "lazycache.mapping.activation_cache",
     "ActivationCaching": "lazycache.activation_caching",
-    "LazyTensor": "lazycache.cache.tensor.lazy_tensor",
     "capture": "lazycache.dataset",
+    "compact": "lazycache.care.compacting",
     "connect": "lazycache.connecting",
+    "copy": "lazycache.care.copying",
+    "export": "lazycache.care.exporting",
     "extract": "lazycache.dataset",
+    "gc": "lazycache.care.collecting",
     "open": "lazycache.opening",
     "register_architecture": "lazycache.capture.sites.architectures",
     "sites": "lazycache.dataset",
+    "verify": "lazycache.care.verifying",
+    # not listed: for annotations, and for `except` beside `lc.errors`
+    "CaptureError": "lazycache.errors",
+    "DatasetExistsError": "lazycache.errors",
+    "DatasetNotFoundError": "lazycache.errors",
+    "LazyTensor": "lazycache.cache.tensor.lazy_tensor",
+    "SiteNotFoundError": "lazycache.errors",
 }
 
 

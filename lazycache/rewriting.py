@@ -98,15 +98,11 @@ class _Stretch:
 
 
 def _stretches(snapshot: Snapshot) -> Iterator[_Stretch]:
-    before = dict.fromkeys(INDEX_COLUMNS, 0)
-    adding = (commit for commit in snapshot.commits if commit.tables)
-    for run, commits in groupby(adding, key=lambda commit: commit.run):
-        after = dict(before)
-        for commit in commits:
-            for file in commit.tables:
-                after[file.table] += file.rows
-        rows = {t: (before[t], after[t]) for t in after if after[t] > before[t]}
-        before = after
+    for run, parts in groupby(snapshot.additions, key=lambda addition: addition.run):
+        rows: dict[str, tuple[int, int]] = {}
+        for part in parts:
+            for table, (start, stop) in part.rows.items():
+                rows[table] = (rows.get(table, (start, stop))[0], stop)
         yield _Stretch(run, rows)
 
 

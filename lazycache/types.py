@@ -138,7 +138,8 @@ class ShardRef:
     row_start: int
     """First row it covers, counted from the first row that `covers` added to the site's table."""
     covers: int | None
-    """Version of the commit whose rows it covers; None: the commit that names this shard."""
+    """Version of the commit at whose first row `row_start` begins to count; its rows may go on into
+    those of later commits. None: the commit that names this shard."""
     chunks: tuple[ChunkRef, ...]
     """Its chunks in row order."""
     stats: StatsRef | None = None
@@ -165,6 +166,31 @@ class TableFileRef:
     """Run-length form of the file's `example` column: int64[n], the example of each run of rows."""
     lengths: np.ndarray
     """Run-length form of the file's `example` column: int64[n], the rows of each run."""
+    covers: int | None = None
+    """Version of the commit at whose first row `row_start` begins to count, of a file that stands
+    for files of earlier commits; None: the commit that names it, which adds its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Files that a commit replaces by others with the same rows; they are no longer read."""
+
+    site: str | None
+    """The site whose shards they are; None of table files."""
+    table: str | None
+    """The table whose files they are; None of shards."""
+    paths: tuple[str, ...]
+    """The files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process that writes as a rank of a run; the last one to begin is the one that may."""
+
+    rank: int
+    """Its number among the processes of the run."""
+    id: str
+    """Unique; each start of the process has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +285,18 @@ class Commit:
     """Tensors of the model that this commit adds to its run."""
     entries: tuple[EntryRef, ...] = ()
     """Values that this commit stores beside the sites; of one name the last counts."""
+    drops: tuple[Drop, ...] = ()
+    """Files that other files of this commit stand for from now on."""
+    removed: tuple[str, ...] = ()
+    """Runs that are removed, with all rows that commits before this one gave them."""
+    sealed: tuple[str, ...] = ()
+    """Runs that are complete: nobody adds rows to them any more."""
+    session: Session | None = None
+    """Which process begins to write as a rank of `run` with this commit; None: nobody new."""
+    writer_session: Session | None = field(default=None, compare=False)
+    """The session of who makes this commit, begun here or before; not in the record."""
+    expired: int = 0
+    """Files that only versions before this one need may be gone; 0: nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from figures_plugin import (  # noqa: F401  # hooks and fixtures, found here by pytest
+    figures,
+    pytest_addoption,
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    rounds,
+)
 from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing may be downloaded

@@ -2,11 +2,13 @@
 
 Rows never conflict: every commit adds its own. Two commits conflict when they declare one site
 differently, when both give a site to the same rows that were there before, or when both give one
-run an array of the same name with other values.
+run an array of the same name with other values. Those that replace files, remove or seal runs are
+in `care_conflicts`.
 """
 
 from __future__ import annotations
 
+from lazycache.catalog.care_conflicts import check_care
 from lazycache.errors import CommitConflictError
 from lazycache.types import ArrayRef, Commit, ShardRef, SiteSpec
 
@@ -17,6 +19,7 @@ def check_compatible(mine: Commit, theirs: Commit) -> None:
     Raises:
         CommitConflictError: says which site or array, and what each commit makes of it.
     """
+    check_care(mine, theirs)
     _check_sites(mine, theirs)
     _check_covered(mine, theirs)
     if mine.run == theirs.run:

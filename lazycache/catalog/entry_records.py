@@ -6,7 +6,7 @@ nothing is read to know what a cache has, and every file of a dataset is named b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -130,3 +130,20 @@ def entry_paths(entries: Sequence[EntryRef]) -> list[str]:
     trees = dict.fromkeys(entry.path for entry in entries if entry.path is not None)
     files = [tensor.path for entry in entries for tensor in entry.tensors]
     return [*trees, *(path for path in files if path is not None)]
+
+
+def entry_lengths(entries: Iterable[EntryRef]) -> Iterator[tuple[str, int]]:
+    """Yield the files of values and how long each is at least; the file of several trees once.
+
+    Example:
+        >>> list(entry_lengths([EntryRef("a", (), "entries/1.json", 4, 2, 7)]))
+        [('entries/1.json', 6)]
+    """
+    trees: dict[str, int] = {}
+    for entry in entries:
+        if entry.path is not None:
+            trees[entry.path] = max(trees.get(entry.path, 0), entry.start + entry.length)
+        for tensor in entry.tensors:
+            if tensor.path is not None:
+                yield tensor.path, tensor.length
+    yield from trees.items()

@@ -227,7 +227,7 @@ def _last(path: Path, snapshot: Snapshot) -> tuple[Path, int] | None:
     for older in sorted(path.parent.glob(f"s{SCHEMA}-*.duckdb"), reverse=True):
         version = int(older.name.split("-")[1])
         if (
-            version <= snapshot.version
+            snapshot.rewritten <= version <= snapshot.version
             and _same_types(snapshot, version)
             and _is_index_of(older, snapshot, version)
         ):
@@ -247,12 +247,12 @@ def _is_index_of(path: Path, snapshot: Snapshot, version: int) -> bool:
 def _same_types(snapshot: Snapshot, version: int) -> bool:
     """Say whether no column has become another type since a version (int64 -> float64)."""
     now = {table: snapshot.columns(table) for table in BASE_COLUMNS}
-    then = [file for commit in snapshot.commits[:version] for file in commit.tables]
     return all(
-        now[file.table][column] == kind
-        for file in then
-        if file.table in now
-        for column, kind in file.columns.items()
+        now[table][column] == kind
+        for table in BASE_COLUMNS
+        for file in snapshot.table_files(table)
+        if file.version <= version
+        for column, kind in file.ref.columns.items()
     )
 
 

@@ -128,8 +128,8 @@ def _fitting(part: str, store: Store) -> Iterator[None]:
 
 
 def _rows_until(snapshot: Snapshot, table: str, *, version: int) -> int:
-    early = snapshot.commits[:version]
-    return sum(file.rows for commit in early for file in commit.tables if file.table == table)
+    early = (part.rows.get(table) for part in snapshot.additions if part.version <= version)
+    return max((rows[1] for rows in early if rows), default=0)
 
 
 def _add_columns(

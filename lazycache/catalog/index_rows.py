@@ -248,17 +248,15 @@ def site_rows(snapshot: Snapshot) -> pa.Table:
 
 def shard_rows(snapshot: Snapshot, *, after: int) -> tuple[pa.Table, pa.Table]:
     """Return the rows of `shards` and of `chunks` that commits after a version added."""
-    version_of = {s.path: c.version for c in snapshot.commits for s in c.shards}
     shards: list[tuple[Any, ...]] = []
     chunks: list[tuple[Any, ...]] = []
     for spec in snapshot.sites.values():
         for placed in snapshot.shards(spec.name):
             ref, start = placed.ref, placed.row_start
-            version = version_of[ref.path]
-            if version <= after:
+            if placed.version <= after:
                 continue
             shards.append(
-                (spec.name, ref.path, version, start, ref.rows, len(ref.chunks), ref.length)
+                (spec.name, ref.path, placed.version, start, ref.rows, len(ref.chunks), ref.length)
             )
             for number, chunk in enumerate(ref.chunks):
                 units = chunk.rows if chunk.width is None else chunk.width

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lazycache.catalog import fields
+from lazycache.catalog.care_records import CARE_DECODERS, encode_care
 from lazycache.catalog.entry_records import decode_entry, encode_entry
 from lazycache.catalog.int_lists import decode_ints, encode_ints
 from lazycache.catalog.statistics_records import decode_statistics, encode_statistics
@@ -34,6 +35,7 @@ FORMAT_VERSION = 1
 
 _TRAILER = re.compile(rb"\n([0-9a-f]{8})\n\Z")
 _TRAILER_BYTES = 10
+_MOST_OPS = 1_000_000  # far more than a commit of any model has; less than would fill a memory
 _MOST_ROWS = 1 << 53  # a sum in float64 is exact up to here and, unlike int64, never wraps
 
 
@@ -64,6 +66,7 @@ def encode(commit: Commit) -> bytes:
         *map(_encode_shard, commit.shards),
         *map(_encode_array, commit.arrays),
         *map(encode_entry, commit.entries),
+        *encode_care(commit),
     ]
     record = {
         "version": commit.version,
@@ -115,6 +118,8 @@ def _commit(entry: Mapping[str, Any], *, version: int, where: str) -> Commit:
     if fields.integer(entry, "version") != version:
         raise CorruptShardError(f"it says that it is version {entry['version']}")
     parts: dict[str, list[Any]] = {op: [] for op in _DECODERS}
+    if len(fields.sequence(entry, "ops")) > _MOST_OPS:
+        raise CorruptShardError(f"it has more than {_MOST_OPS:,} ops")
     for value in fields.sequence(entry, "ops"):
         op = fields.mapping(value)
         kind = fields.text(op, "op")
@@ -136,6 +141,11 @@ def _commit(entry: Mapping[str, Any], *, version: int, where: str) -> Commit:
         shards=tuple(parts["shard"]),
         arrays=tuple(parts["array"]),
         entries=tuple(parts["entry"]),
+        drops=tuple(parts["drop"]),
+        removed=tuple(parts["remove"]),
+        sealed=tuple(parts["seal"]),
+        session=(*parts["session"], None)[0],
+        expired=max(parts["expire"], default=0),
     )
 
 
@@ -171,7 +181,7 @@ def _site(op: Mapping[str, Any]) -> SiteSpec:
 
 
 def _encode_rows(table: TableFileRef) -> dict[str, Any]:
-    return {
+    op = {
         "op": "rows",
         "table": table.table,
         "path": table.path,
@@ -182,6 +192,7 @@ def _encode_rows(table: TableFileRef) -> dict[str, Any]:
         "examples": encode_ints(table.examples),
         "lengths": encode_ints(table.lengths),
     }
+    return op if table.covers is None else {**op, "covers": table.covers}
 
 
 def _rows(op: Mapping[str, Any]) -> TableFileRef:
@@ -206,7 +217,12 @@ def _rows(op: Mapping[str, Any]) -> TableFileRef:
         columns={fields.checked_name(key): fields.name(columns, key) for key in columns},
         examples=examples,
         lengths=lengths,
+        covers=_covers(op),
     )
+
+
+def _covers(op: Mapping[str, Any]) -> int | None:
+    return None if op.get("covers") is None else fields.integer(op, "covers")
 
 
 def _encode_shard(shard: ShardRef) -> dict[str, Any]:
@@ -240,7 +256,7 @@ def _shard(op: Mapping[str, Any]) -> ShardRef:
         length=length,
         rows=rows,
         row_start=fields.integer(op, "row_start"),
-        covers=None if op.get("covers") is None else fields.integer(op, "covers"),
+        covers=_covers(op),
         chunks=chunks,
         stats=None if op.get("stats") is None else decode_statistics(op["stats"]),
     )
@@ -293,4 +309,5 @@ _DECODERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "shard": _shard,
     "array": _array,
     "entry": decode_entry,
+    **CARE_DECODERS,
 }

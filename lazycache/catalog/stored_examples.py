@@ -117,12 +117,6 @@ class StoredExamples:
                 start = stop
 
     def _rows_of(self, table: str) -> tuple[np.ndarray, Rows]:
-        versions = {
-            file.path: commit.version
-            for commit in self._snapshot.commits
-            for file in commit.tables
-            if file.table == table
-        }
         own = [file for file in self._snapshot.table_files(table) if file.run == self._run]
         empty = np.empty(0, np.int64)
         ids, commits, rows, firsts, counts = [empty], [empty], [empty], [empty], [empty]
@@ -130,7 +124,7 @@ class StoredExamples:
             lengths = file.ref.lengths
             before = np.cumsum(lengths) - lengths
             ids.append(file.ref.examples)
-            commits.append(np.full(len(lengths), versions[file.ref.path], np.int64))
+            commits.append(np.full(len(lengths), file.base, np.int64))
             rows.append(before + file.row_start)
             firsts.append(before + file.ref.row_start)
             counts.append(lengths)

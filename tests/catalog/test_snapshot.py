@@ -219,7 +219,7 @@ SCALAR = site("s", table="examples", shape=(), row_bytes=2)
         (rows_commit(3, tables=[table_file(3), table_file(2, row_start=4)]), "3 was expected"),
         (rows_commit(3, shards=[shard(SPEC, 3), shard(SPEC, 1, row_start=2)]), "same rows"),
         (rows_commit(3, shards=[shard(SPEC, 1, row_start=2), shard(SPEC, 3)]), "same rows"),
-        (rows_commit(3, shards=[shard(SPEC, 3, covers=1, row_start=3)]), "added 5 rows"),
+        (rows_commit(3, shards=[shard(SPEC, 3, covers=1, row_start=6)]), "added 5 rows"),
         (rows_commit(3, shards=[shard(SPEC, 3, covers=0)]), "added 0 rows"),
         (rows_commit(3, shards=[shard(SPEC, 3, covers=9)]), "added 0 rows"),
         (rows_commit(3, shards=[replace(shard(SPEC, 3), length=80)]), "does not fit"),

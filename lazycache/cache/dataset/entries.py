@@ -182,7 +182,7 @@ class _TensorFiles:
             return ()
         rows = sum(chunk.rows for chunk in tensor.chunks)
         ref = ShardRef(site, tensor.path, tensor.length, rows, 0, None, tensor.chunks)
-        return (PlacedShard(ref, 0),)
+        return (PlacedShard(ref, 0, version=0),)
 
 
 def _spec(name: str, tensor: TensorRef) -> SiteSpec:

@@ -120,5 +120,5 @@ def _infos(snapshot: Snapshot, site: str) -> list[Mapping[str, Any]]:
     if all(one == said[0] for one in said):
         return [*infos[:1], {}][:1]
     # looked for only where it matters: a dataset may have very many shards
-    stored = {c.run for c in snapshot.commits for shard in c.shards if shard.site == site}
+    stored = snapshot.runs_of(site)
     return [info_of(snapshot, run, site) for run in snapshot.runs if run in stored] or [{}]

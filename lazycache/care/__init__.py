@@ -1,0 +1,1 @@
+"""Looking after datasets: verify, collect, compact, remove, copy, export, describe."""

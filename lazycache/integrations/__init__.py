@@ -1,0 +1,1 @@
+"""Other tools that run a model or read what it stored."""
