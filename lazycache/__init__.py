@@ -11,8 +11,8 @@ Capture the activations of a torch model to Parquet, read them lazily, ask them 
 
 Where to look: `opening`, `connecting` and `dataset` are the front door; `capture`, `writer`,
 `storage`, `catalog`, `cache`, `query`, `mapping` and `views` are its stages in the order of the
-data; `care` looks after datasets; `errors` has the tree of errors. A name is loaded when it is first used: who only reads never
-loads what captures.
+data; `care` looks after datasets; `errors` has the tree of errors. A name is loaded when it is
+first used: who only reads never loads what captures.
 """
 
 import sys
@@ -26,7 +26,7 @@ from lazycache.lazy_names import LazyPackage
 
 if TYPE_CHECKING:
     from lazycache.activation_caching import ActivationCaching
-    from lazycache.cache.tensor.lazy_tensor import LazyTensor
+    from lazycache.cache.tensor.lazy_tensor import LazyTensor as LazyTensor
     from lazycache.capture.sites.architectures import register_architecture
     from lazycache.care.collecting import gc
     from lazycache.care.compacting import compact
@@ -36,10 +36,16 @@ if TYPE_CHECKING:
     from lazycache.connecting import connect
     from lazycache.dataset import capture, extract, sites
     from lazycache.errors import (
-        CaptureError,
-        DatasetExistsError,
-        DatasetNotFoundError,
-        SiteNotFoundError,
+        CaptureError as CaptureError,
+    )
+    from lazycache.errors import (
+        DatasetExistsError as DatasetExistsError,
+    )
+    from lazycache.errors import (
+        DatasetNotFoundError as DatasetNotFoundError,
+    )
+    from lazycache.errors import (
+        SiteNotFoundError as SiteNotFoundError,
     )
     from lazycache.mapping.activation_cache import ActivationCache
     from lazycache.opening import open  # noqa: A004  # lc.open says what it does

@@ -1,7 +1,7 @@
 """`pytest --long`: the long form of the fault tests, and a table of what they counted.
 
-A test asks the fixture `rounds` how often to do a thing, and tells the fixture `figures` what it has
-counted; at the end of a run the sums are shown, also of several processes.
+A test asks the fixture `rounds` how often to do a thing, and tells the fixture `figures` what it
+has counted; at the end of a run the sums are shown, also of several processes.
 """
 
 from __future__ import annotations
