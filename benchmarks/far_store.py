@@ -14,6 +14,7 @@ from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 LATENCY, BANDWIDTH, PARALLEL = 0.02, 200e6, 16
 
@@ -34,9 +35,16 @@ class FarFileSystem(LocalFileSystem):
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
-        data: bytes = super().cat_file(path, start, end, **kwargs)
+        data: bytes = LocalFileSystem().cat_file(self._strip_protocol(path), start, end, **kwargs)
         self._pass(len(data))
         return data
+
+    def open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        """Open a file whose reads are requests, each for what is read and no more."""
+        if mode != "rb":
+            raise PermissionError(f"far:// is read only, not {mode!r}")
+        size = LocalFileSystem().size(self._strip_protocol(path))
+        return _FarFile(self, path, mode="rb", cache_type="none", size=size)
 
     def cat_ranges(
         self,
@@ -72,6 +80,14 @@ class FarFileSystem(LocalFileSystem):
         if count:
             with cls._link:
                 time.sleep(count / BANDWIDTH)
+
+
+class _FarFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
+    """An open file: every read is a request."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        data: bytes = self.fs.cat_file(self.path, start, end)
+        return data
 
 
 fsspec.register_implementation("far", FarFileSystem, clobber=True)

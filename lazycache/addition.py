@@ -32,12 +32,14 @@ from lazycache.capture.inputs.example_ids import ExampleIds
 from lazycache.capture.recorder import Recorder
 from lazycache.capture.sites.projection import projection_weight
 from lazycache.capture.sites.resolve import resolve_sites
+from lazycache.capture.values.layouts import Layouts, make_layouts
 from lazycache.capture.values.reduce import Transform, make_reductions
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.catalog.stored_examples import Tokens
 from lazycache.catalog.table_columns import column_by_example
 from lazycache.errors import CaptureError, LazycacheError
 from lazycache.options import limits_of
+from lazycache.peers import ALONE, Peers
 from lazycache.progress import Bar, progress_bar
 from lazycache.reporting import reporter
 from lazycache.session import Nowhere
@@ -46,6 +48,7 @@ from lazycache.storage.store import Store
 from lazycache.types import RowBatch, RunInfo, Sink
 from lazycache.writer.cover import CoverSink
 from lazycache.writer.parts import Place
+from lazycache.writer.ranks import Ranks
 from lazycache.writer.settings import Settings
 from lazycache.writer.writer import IDLE, DatasetWriter, WriterProgress
 
@@ -80,6 +83,8 @@ class Addition:
         batches: Examples in a batch and tokens in it, at most; None: as the run had it.
         given: What the caller said of the rows; it must be what the run says.
         settings: How the writer works.
+        ranks: Which of the processes that share the work this one is.
+        layout: How rows lie in the files; see `lc.capture`.
 
     Raises:
         CaptureError: no such run, another model or selection, a site that is there already, tokens
@@ -98,10 +103,13 @@ class Addition:
         batches: tuple[int | None, int | None],
         given: Mapping[str, Any],
         settings: Settings,
+        ranks: Ranks = ALONE,
+        layout: Layouts = None,
     ) -> None:
         self._model = model
         self._store = store
         self._snapshot = snapshot
+        self._peers = Peers(ranks, commit="own", overwrite=False)
         self._wanted = wanted
         self._settings = settings
         self._run = run_of(snapshot, run, url=store.url)
@@ -109,6 +117,7 @@ class Addition:
         self._given = None if corpus is None else self._as_captured(corpus)
         resolved = resolve_sites(model, wanted.sites)
         self._points, self._projections = resolved.points, resolved.projections
+        self._settings = replace(settings, tiles=make_layouts(self._points, layout))
         refuse_gradients(self._points)
         self._note = self._described(None if corpus is None else corpus.tokenizer, given)
         self._stored = stored_examples(store, snapshot, run)
@@ -139,24 +148,31 @@ class Addition:
             CaptureError: the corpus is not the one that is stored; the disk is too small.
         """
         pending = self._pending()
-        if not pending.any():
-            return
+        try:
+            if not self._peers.any(bool(pending.any())):
+                return
+            self._run_over(pending, show=show and not self._peers.ranks.rank, check=check_disk)
+            self._peers.each(lambda: None)  # then every process has what all have added
+        finally:
+            self._peers.leave()
+
+    def _run_over(self, pending: np.ndarray, *, show: bool, check: bool) -> None:
         sink = self._sink()
-        first = FirstBatch(sink, self._room_check(pending) if check_disk else None)
+        first = FirstBatch(sink, self._room_check(pending) if check else None)
         with ExitStack() as stack:
             stack.enter_context(self._corpus)
             self._match(show=show)
             stack.enter_context(self._closing())
             recorder = stack.enter_context(self._recorder(first, sink.expected))
-            count = int(pending.sum())
+            count = round(int(pending.sum()) / self._peers.ranks.world_size)
             bar = stack.enter_context(progress_bar("add", total=count, unit=" examples", show=show))
-            work = self._corpus.work(pending)
+            tokens = self._corpus.work(pending).tokens / self._peers.ranks.world_size
             run_batches(
                 self._model,
                 self._batches(pending, sink.expected),
                 points=list(self._points.values()),
                 annotate=self._annotate(recorder),
-                progress=reporter(bar, self, lambda done: _seconds_left(done, work.tokens)),
+                progress=reporter(bar, self, lambda done: _seconds_left(done, tokens)),
             )
 
     def estimate(self) -> Estimate:
@@ -274,11 +290,15 @@ class Addition:
     def _batches(self, pending: np.ndarray, expected: dict[int, Tokens]) -> Iterator[Batch]:
         """Give the batches that have something to add, as the run had them."""
         done = ExampleIds(self._stored.ids[~pending].tolist())
-        for batch in plan_batches(self._corpus.items(expected), self._limits, in_order=True):
+        ranks = self._peers.ranks
+        planned = plan_batches(self._corpus.items(expected), self._limits, in_order=True)
+        for number, batch in enumerate(planned):
+            is_own = number % ranks.world_size == ranks.rank
             for example in batch.examples:
-                if example in done:
+                if example in done or not is_own:
                     del expected[example]
-            yield from without(batch, done)
+            if is_own:
+                yield from without(batch, done)
 
     def _sink(self) -> CoverSink:
         return CoverSink(

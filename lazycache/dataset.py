@@ -14,10 +14,10 @@ from lazycache.capture.corpus.estimate import Estimate
 from lazycache.capture.inputs.where import Where
 from lazycache.capture.sites.site_info import SiteInfo, available
 from lazycache.capture.values.convert import torch_dtype
+from lazycache.capture.values.layouts import Layouts
 from lazycache.capture.values.reduce import Pool, Transform
 from lazycache.capture.values.select import Positions
-from lazycache.catalog.identity import read_identity
-from lazycache.catalog.log import CommitLog
+from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.extraction import Extraction
 from lazycache.mapping.activation_cache import ActivationCache
@@ -30,15 +30,18 @@ from lazycache.options import (
     RUN,
     SHARD_BYTES,
     CaptureOptions,
+    Commit,
     ExtractOptions,
     check_addition,
     limits_of,
     one_place,
+    ranks_in,
     settings_of,
 )
 from lazycache.session import Capture
 from lazycache.storage.open_store import Url, open_store
 from lazycache.storage.store import Store
+from lazycache.writer.ranks import ranks_of
 from lazycache.writer.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,6 +89,10 @@ def capture(
     commit_bytes: int = COMMIT_BYTES,
     commit_seconds: float = COMMIT_SECONDS,
     statistics: bool = True,
+    layout: Layouts = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    commit: Commit = "own",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Capture:
     """Store the activations of every forward pass inside a `with` block.
@@ -126,6 +133,18 @@ def capture(
             crash loses that much, and what waits in the queue.
         statistics: Store numbers of the values beside them (about 2 % more bytes), so that `mean`
             and its like of whole sites read no activation.
+        layout: How rows lie in the files: `row`, or `tile:64` and its like, which keeps 64 units of
+            many rows together. One for all sites, or site name or pattern to one. Tiles make few
+            units of many rows cheap (of 768 units a twelfth of the bytes is read) and single rows
+            dearer. The values are the same.
+        rank: Number of this process among those that write the run at once; with `world_size`.
+            None takes both from `torch.distributed`, if it is initialised: then every process
+            captures, they begin and end together, and rank 0 alone makes or replaces the dataset.
+            Process r of W counts examples r, r + W, ..., as a `DistributedSampler` deals them.
+        world_size: How many processes there are.
+        commit: `own`: each process commits by itself. `group`: `run.commit()`, called by every
+            process of `torch.distributed`, and the end of the block make one log record for all; if
+            one process fails, none of it is committed. No commit then begins by itself.
         storage_options: Handed to fsspec.
 
     Raises:
@@ -144,6 +163,7 @@ def capture(
         >>> tuple(lc.open(url)["1:out"].shape)
         (2, 3, 3)
     """
+    ranks = ranks_of(rank, world_size)
     return Capture(
         model,
         lambda create: open_store(url, create=create, storage_options=storage_options),
@@ -160,15 +180,19 @@ def capture(
         heads=heads,
         units=units,
         columns=columns,
+        layout=layout,
         settings=Settings(
             queue_bytes=queue_bytes,
             shard_bytes=shard_bytes,
             chunk_rows=chunk_rows,
             commit_bytes=commit_bytes,
             commit_seconds=commit_seconds,
-            rank=0,
+            rank=ranks.rank,
             statistics=statistics,
+            session=ranks.session(),
         ),
+        ranks=ranks,
+        commit=commit,
     )
 
 
@@ -222,6 +246,9 @@ def extract(  # noqa: F811  # the one that runs
     in, so the dataset is that of an uninterrupted run, bit for bit. Another model, tokenizer,
     selection or corpus is refused by what differs; a longer corpus adds the rest.
 
+    Several processes share a corpus that each of them is given whole: its batches are dealt to them
+    in turn (`rank`, `world_size`), so that another number of them can go on with what is left.
+
     With `add_to` the sites are added to the rows that a dataset has: the same examples and
     positions, compared with the stored tokens; nothing of the rest is captured or written again. It
     can be interrupted and run again too. In the batches of the first run, which are the default,
@@ -272,6 +299,7 @@ def extract(  # noqa: F811  # the one that runs
     work: Extraction | Addition
     if data is None or add_to is not None:
         check_addition(options, keep=keep, resume=resume)
+        ranks = ranks_in(options)
         said = {"positions": options.get("positions"), "max_length": max_length}
         store = open_store(place, create=False, storage_options=options.get("storage_options"))
         wanted = Wanted(
@@ -289,7 +317,9 @@ def extract(  # noqa: F811  # the one that runs
             corpus=None if data is None else Corpus(data=data, tokenizer=tokenizer),
             batches=(batch_size, batch_tokens),
             given={name: value for name, value in said.items() if value is not None},
-            settings=settings_of(options),
+            settings=settings_of(options, ranks),
+            ranks=ranks,
+            layout=options.get("layout"),
         )
     else:
         if max_length is None:
@@ -308,4 +338,4 @@ def extract(  # noqa: F811  # the one that runs
 
 def _newest(store: Store) -> Snapshot:
     """Return what a dataset holds now."""
-    return Snapshot.replay(read_identity(store), CommitLog(store).read())
+    return load_snapshot(store)

@@ -70,11 +70,11 @@ class Extraction:
                 disk that is too small.
         """
         done = self._run.earlier.column(CHECKSUM)
-        pace = Pace(self._total(), done=done)
+        pace = Pace(self._total(), done=done, parts=self._run.ranks.world_size)
         items = pace.reading(self._corpus.items(first=self._run.earlier.first_example))
-        left = pending(plan_batches(items, self._limits), done=done)
+        left = pending(self._run.ranks.share(plan_batches(items, self._limits)), done=done)
         first = next(left, None)  # an empty corpus is refused before anything is written
-        if first is None:
+        if not self._run.is_needed(first is not None):
             return
         if check_disk and self._run.keeps_all:
             self._run.check_first(lambda rows: self._check_disk(rows, pace))
@@ -82,11 +82,13 @@ class Extraction:
         with ExitStack() as stack:
             stack.enter_context(self._run)
             bar = stack.enter_context(
-                progress_bar("capture", total=total, unit=" examples", show=show)
+                progress_bar(
+                    "capture", total=total, unit=" examples", show=show and not self._run.ranks.rank
+                )
             )
             run_batches(
                 self._model,
-                chain([first], left),
+                chain([] if first is None else [first], left),
                 points=list(self._run.points.values()),
                 annotate=self._run.annotate,
                 progress=reporter(bar, self._run, pace.seconds_left),
@@ -126,7 +128,8 @@ class Extraction:
         return len(data) if isinstance(data, Sized) else None
 
     def _total_left(self) -> int:
-        return max(0, (self._total() or 0) - len(self._run.earlier.committed))
+        left = max(0, (self._total() or 0) - len(self._run.earlier.committed))
+        return round(left / self._run.ranks.world_size)  # about: batches are dealt, not examples
 
     def _check_corpus(self) -> None:
         """Refuse another corpus than the one that the run began with; a longer one is welcome."""

@@ -16,7 +16,7 @@ from lazycache.cache.dataset.versions import check_version
 from lazycache.cache.reading.address import Address
 from lazycache.cache.reading.reader import Reader
 from lazycache.catalog.identity import read_identity
-from lazycache.catalog.log import CommitLog
+from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import StorageError
 from lazycache.mapping.activation_cache import ActivationCache
@@ -52,11 +52,12 @@ def open(  # noqa: A001  # lc.open reads as what it does; the builtin is not use
         DatasetNotFoundError: there is no dataset; says what is there instead.
         FormatVersionError: a newer lazycache wrote it.
         CorruptShardError: the log is damaged.
-        SelectionError: no such snapshot.
+        SelectionError: no such snapshot, or files that it needs may be gone.
         QueryError: `where` names no column, or is not one expression.
 
-    Cost: reads the log, one small file per commit; no activation and no table. A condition asks the
-    tables. Of the library itself only what reads is loaded.
+    Cost: reads the identity and the log: a listing, its packs, and one small file for each commit
+    behind them; no activation and no table. A condition asks the tables. Of the library itself only
+    what reads is loaded.
 
     Example:
         >>> import tempfile, torch, lazycache as lc
@@ -121,12 +122,11 @@ def _stored(
 ) -> StoredSites:
     """Return the sites of a version of a dataset; None is the newest."""
     store = open_store(url, create=False, storage_options=storage_options)
-    identity = read_identity(store)
-    commits = CommitLog(store).read()
-    check_version(version, newest=len(commits), url=store.url)
+    newest = load_snapshot(store)
+    check_version(version, newest=newest.version, url=store.url, expired=newest.expired)
     return StoredSites(
         store,
-        Snapshot.replay(identity, commits[:version]),
+        newest if version is None else newest.at(version),
         io=IoCounters(),
         check=check,
         budget_bytes=budget_bytes,

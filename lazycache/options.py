@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 
 from lazycache.capture.corpus.batching import Limits
 from lazycache.capture.inputs.where import Where
+from lazycache.capture.values.layouts import Layouts
 from lazycache.capture.values.reduce import Pool, Transform
 from lazycache.capture.values.select import Positions
 from lazycache.errors import CaptureError
+from lazycache.peers import ALONE
 from lazycache.storage.open_store import Url
+from lazycache.writer.ranks import Ranks, ranks_of
 from lazycache.writer.settings import Settings
 
 RUN = "main"
@@ -31,6 +34,9 @@ BATCH_SIZE, BATCH_TOKENS = 64, 8192
 
 WINDOW = 4096
 """Items of a corpus among which those of like length are gathered."""
+
+Commit = Literal["own", "group"]
+"""Who a log record is of: one process, or all of a job together."""
 
 _NOT_WHEN_ADDING = ("where", "heads", "units", "columns", "overwrite")
 
@@ -54,6 +60,10 @@ class CaptureOptions(TypedDict, total=False):
     commit_bytes: int
     commit_seconds: float
     statistics: bool
+    layout: Layouts
+    rank: int | None
+    world_size: int | None
+    commit: Commit
     storage_options: Mapping[str, Any] | None
 
 
@@ -71,7 +81,7 @@ class ExtractOptions(CaptureOptions, total=False):
     progress: bool
 
 
-def settings_of(options: CaptureOptions) -> Settings:
+def settings_of(options: CaptureOptions, ranks: Ranks = ALONE) -> Settings:
     """Return the sizes that a writer goes by.
 
     Raises:
@@ -87,9 +97,23 @@ def settings_of(options: CaptureOptions) -> Settings:
         chunk_rows=options.get("chunk_rows", CHUNK_ROWS),
         commit_bytes=options.get("commit_bytes", COMMIT_BYTES),
         commit_seconds=options.get("commit_seconds", COMMIT_SECONDS),
-        rank=0,
+        rank=ranks.rank,
         statistics=options.get("statistics", True),
+        session=ranks.session(),
     )
+
+
+def ranks_in(options: CaptureOptions) -> Ranks:
+    """Return which of several processes this one is: as said, else as `torch.distributed` has it.
+
+    Raises:
+        CaptureError: numbers that cannot be.
+
+    Example:
+        >>> ranks_in({"rank": 1, "world_size": 2}).rank
+        1
+    """
+    return ranks_of(options.get("rank"), options.get("world_size"))
 
 
 def limits_of(
@@ -152,6 +176,7 @@ def check_addition(options: CaptureOptions, *, keep: Collection[str] | None, res
         >>> check_addition({"dtype": "float16"}, keep=None, resume=True)
     """
     said = [name for name, value in options.items() if name in _NOT_WHEN_ADDING and value]
+    said += ["commit='group'"] * (options.get("commit") == "group")
     said += ["keep"] * (keep is not None) + ["resume=False"] * (not resume)
     if said:
         raise CaptureError(

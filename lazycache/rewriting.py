@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -20,8 +21,8 @@ from lazycache.cache.selecting.spans import Spans, of_ranges
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.catalog.column_types import widest
-from lazycache.catalog.identity import create_dataset, read_identity
-from lazycache.catalog.log import CommitLog
+from lazycache.catalog.identity import create_dataset
+from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.snapshot import PlacedTable, Snapshot
 from lazycache.codec.dtypes import by_name
 from lazycache.codec.tables import decode_table
@@ -74,8 +75,8 @@ def rewrite(datasets: Sequence[tuple[StoredSites, Shown]], store: Store) -> None
     names: set[str] = set()
     for sites, shown in datasets:
         called = {run: _free(run, names) for run in sites.snapshot.runs}
-        for stretch in _stretches(sites.snapshot):
-            _write(_Part(sites, shown, called, stretch), store)
+        for part in parts(sites, shown, called=called, most_bytes=1 << 62):
+            write_part(part, store)
 
 
 def _free(run: str, taken: set[str]) -> str:
@@ -97,17 +98,38 @@ class _Stretch:
     """Table to the first row and the stop of what they added."""
 
 
-def _stretches(snapshot: Snapshot) -> Iterator[_Stretch]:
-    for run, parts in groupby(snapshot.additions, key=lambda addition: addition.run):
+def parts(
+    sites: StoredSites, shown: Shown, *, called: Mapping[str, str], most_bytes: int
+) -> list[Part]:
+    """Cut what is shown of a dataset into parts of one run each, to be written in order.
+
+    A part is of whole commits: of one, or of several with about `most_bytes` of stored values. So
+    of the same version they are always the same. `called` says what each run is called where it is
+    written to.
+    """
+    snapshot = sites.snapshot
+    return [Part(sites, shown, called, one) for one in _stretches(snapshot, most_bytes)]
+
+
+def _stretches(snapshot: Snapshot, most_bytes: int) -> Iterator[_Stretch]:
+    row_bytes = Counter[str]()
+    for site in snapshot.sites.values():
+        row_bytes[site.table] += site.row_bytes
+    for run, additions in groupby(snapshot.additions, key=lambda addition: addition.run):
         rows: dict[str, tuple[int, int]] = {}
-        for part in parts:
-            for table, (start, stop) in part.rows.items():
+        size = 0
+        for addition in additions:
+            if size >= most_bytes:
+                yield _Stretch(run, rows)
+                rows, size = {}, 0
+            for table, (start, stop) in addition.rows.items():
                 rows[table] = (rows.get(table, (start, stop))[0], stop)
+                size += (stop - start) * row_bytes[table]
         yield _Stretch(run, rows)
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """A stretch of a dataset, and what is shown of it."""
 
     sites: StoredSites
@@ -152,7 +174,7 @@ class _Part:
 
     def arrays(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the run that computed sites need."""
-        matrices, found = Matrices(self.sites.store, self.sites.io), {}
+        matrices, found = Matrices(self.sites.files, self.sites.io), {}
         for name, ref in self.sites.snapshot.arrays(self.stretch.run).items():
             site = name.removesuffix(".weight")
             if site in self.shown and self.follows(site):
@@ -160,9 +182,16 @@ class _Part:
         return found
 
 
-def _write(part: _Part, store: Store) -> None:
+def write_part(part: Part, store: Store) -> None:
+    """Write the rows of a part, behind those that the store has, as one commit.
+
+    Raises:
+        CaptureError: the store has a site of different shape or dtype.
+        CorruptShardError: a file is not what the log recorded.
+        StorageError: a store failed.
+    """
     run, *notes = part.infos()
-    snapshot = Snapshot.replay(read_identity(store), CommitLog(store).read())
+    snapshot = load_snapshot(store)
     columns = {table: _columns(part, table) for table in part.stretch.rows}
     writer = DatasetWriter(
         store,
@@ -184,7 +213,7 @@ def _write(part: _Part, store: Store) -> None:
         raise
 
 
-def _declared(part: _Part) -> RowBatch:
+def _declared(part: Part) -> RowBatch:
     """Return a batch without rows, so that every site is there, also one that has none."""
     blocks, tables = {}, {}
     for name, x in part.kept.items():
@@ -201,7 +230,7 @@ _EMPTY: Mapping[str, np.ndarray] = {
 }
 
 
-def _batches(part: _Part, table: str) -> Iterator[RowBatch]:
+def _batches(part: Part, table: str) -> Iterator[RowBatch]:
     """Yield the rows of one table with the sites that have them."""
     mine = {name: x for name, x in part.kept.items() if part.sites.sites[name].table == table}
     if table in CALLS_OF.values() and not mine:
@@ -223,11 +252,16 @@ def _batches(part: _Part, table: str) -> Iterator[RowBatch]:
 
 
 def _files(snapshot: Snapshot, table: str, rows: tuple[int, int]) -> list[PlacedTable]:
-    files = snapshot.table_files(table)
-    return [file for file in files if rows[0] <= file.row_start < rows[1] and file.ref.rows]
+    start, stop = rows
+    # one that was merged from those of several commits may begin before these rows
+    return [
+        file
+        for file in snapshot.table_files(table)
+        if file.row_start < stop and start < file.row_start + file.ref.rows
+    ]
 
 
-def _columns(part: _Part, table: str) -> dict[str, str]:
+def _columns(part: Part, table: str) -> dict[str, str]:
     """Return columns and types of a stretch: each keeps its own, as it does in one dataset."""
     types: dict[str, str] = {}
     for file in _files(part.sites.snapshot, table, part.stretch.rows[table]):
@@ -264,7 +298,7 @@ def _has(sites: StoredSites, name: str, row: int) -> bool:
     return bool(sites.reader.covered(name, np.array([row]))[0])
 
 
-def _block(part: _Part, name: str, x: LazyTensor | RaggedTensor, rows: np.ndarray) -> SiteBlock:
+def _block(part: Part, name: str, x: LazyTensor | RaggedTensor, rows: np.ndarray) -> SiteBlock:
     spec = part.sites.sites[name]
     if isinstance(x, RaggedTensor):
         values, widths = flat_values(part.sites.reader, spec, rows)

@@ -16,7 +16,7 @@ from lazycache.cache.dataset.versions import check_same
 from lazycache.cache.values.value_trees import Encoder, as_text
 from lazycache.catalog.entry_records import MOST_TREE_BYTES
 from lazycache.catalog.fields import checked_name
-from lazycache.catalog.identity import read_identity
+from lazycache.catalog.identity import has_card, read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.staging import StagedStore, publish
 from lazycache.catalog.target import find_target
@@ -31,7 +31,7 @@ from lazycache.errors import (
 )
 from lazycache.mapping.contents import Contents
 from lazycache.rewriting import rewrite
-from lazycache.storage.layout import FILE_PREFIXES, IDENTITY, LOG_PREFIX
+from lazycache.storage.layout import CARD, FILE_PREFIXES, IDENTITY, LOG_PREFIX
 from lazycache.storage.open_store import Url, open_store
 from lazycache.storage.store import Store
 from lazycache.types import Commit, EntryRef
@@ -155,7 +155,8 @@ def _check_not_behind(store: Store, sites: Iterable[StoredSites]) -> None:
 def _objects(store: Store) -> list[str]:
     """Return what makes up the dataset that is replaced."""
     ours = (IDENTITY, LOG_PREFIX, *FILE_PREFIXES)
-    return [info.path for info in store.list("") if info.path.startswith(ours)]
+    card = [CARD] if has_card(store) else []
+    return [*card, *(info.path for info in store.list("") if info.path.startswith(ours))]
 
 
 def _with_entries(commits: Sequence[Commit], entries: Sequence[EntryRef]) -> list[Commit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,14 +19,18 @@ from lazycache.capture.recorder import Recorder
 from lazycache.capture.sites.names import HookPoint
 from lazycache.capture.sites.projection import Unchanged, check_projection, projection_weight
 from lazycache.capture.sites.resolve import resolve_sites
+from lazycache.capture.values.layouts import Layouts, make_layouts
 from lazycache.capture.values.reduce import Transform, make_reductions
 from lazycache.capture.values.select import Positions
 from lazycache.catalog import fields
 from lazycache.catalog.target import Target, find_target
 from lazycache.errors import CaptureError, CorruptShardError, LazycacheError
+from lazycache.peers import ALONE, Peers, check_begun
 from lazycache.storage.free_space import free_bytes
 from lazycache.storage.store import Store
 from lazycache.types import RowBatch, RunInfo, Sink
+from lazycache.writer.ranks import Ranks
+from lazycache.writer.sealing import seal_run
 from lazycache.writer.settings import Settings
 from lazycache.writer.writer import IDLE, DatasetWriter, WriterProgress
 
@@ -65,7 +70,11 @@ class Capture:
         heads: Mapping[str, Iterable[int]] | None = None,
         units: Mapping[str, Iterable[int]] | None = None,
         hooked: bool = True,
+        layout: Layouts = None,
+        ranks: Ranks = ALONE,
+        commit: str = "own",
     ) -> None:
+        self._peers = Peers(ranks, commit=commit, overwrite=overwrite)
         self._model = model
         self._open_place = open_place
         self._store = open_place(False)
@@ -73,6 +82,7 @@ class Capture:
         self._resume, self._overwrite = resume, overwrite
         resolved = resolve_sites(model, sites)
         self._points, self._projections = resolved.points, resolved.projections
+        self._settings = replace(self._settings, tiles=make_layouts(self._points, layout))
         for bound in self._projections.values():
             check_projection(model, bound)
         self._recording: dict[str, Any] = {
@@ -103,6 +113,7 @@ class Capture:
         self.keeps_all = where is None and not callable(positions)
         """Whether how many rows an example gives follows from how long it is."""
         self._check: Callable[[RowBatch], None] | None = None
+        self._is_sealed = False
         self._writer: DatasetWriter | None = None
         self._unchanged: Unchanged | None = None
         self._recorder: Recorder | None = None
@@ -131,11 +142,20 @@ class Capture:
             self._model,
             self._points,
             sink,
-            next_example=max(self.earlier.first_example, self.earlier.committed.after),
+            next_example=self._next_example(),
+            step=self.ranks.world_size,
             taken=taken,
-            allow_empty=self._resume,  # there may be nothing left to do
+            # there may be nothing left to do, or nothing for this process
+            allow_empty=self._resume or self.ranks.world_size > 1,
             **self._recording,
         )
+
+    def _next_example(self) -> int:
+        """Count on behind what was committed of the ids that this process counts."""
+        step = self.ranks.world_size
+        first = self.ranks.first_id(self.earlier.first_example)
+        last = self.earlier.committed.last_of(step=step, start=first)
+        return first if last is None else last + step
 
     def check_first(self, check: Callable[[RowBatch], None]) -> None:
         """Hand the first batch to a check before anything is written; it may raise."""
@@ -188,17 +208,52 @@ class Capture:
         """Look again at the place, put the hooks on the model, make the dataset."""
         if self._recorder is not None:
             raise CaptureError("A capture is entered once; call lc.capture again for another.")
-        self._look()  # others may have committed since
-        self.check()
+        self._begin()
         self._recorder = self._new_recorder()
         self._recorder.__enter__()
         try:
-            if not self._target.replace and self._check is None:
+            if self._peers.group is not None:
+                self._peers.each(self._start)
+            elif not self._target.replace and self._check is None:
                 self._start()
         except BaseException as error:
             self._recorder.__exit__(type(error), error, error.__traceback__)
+            self._peers.leave()
             raise
         return self
+
+    def _begin(self) -> None:
+        try:
+            self._peers.begin(make=self._make, look=self._look_again)
+            self._peers.compare(self._described(), url=self.url)
+        except BaseException:
+            self._peers.leave()
+            raise
+
+    def is_needed(self, mine: bool) -> bool:
+        """Whether there is something to do, here or in a process that this one begins with."""
+        needed = self._peers.any(mine)
+        if not needed:
+            self._peers.leave()
+        return needed
+
+    def _look_again(self) -> None:
+        """Look once more: others may have committed since, or rank 0 has made the dataset."""
+        if self._peers.group is not None and self.ranks.rank:
+            self._resume, self._overwrite = True, False
+        self._look()
+        self.check()
+        if self.earlier.is_sealed:
+            raise CaptureError(
+                f"Run {self.name!r} of {self.url} is sealed: it is complete. Give what you capture "
+                "a run of its own, run='name', or replace the dataset with overwrite=True."
+            )
+
+    def _make(self) -> None:
+        """Make or replace the dataset: what the others then look at."""
+        self._look_again()
+        snapshot = self._target.prepare(self._open_place(True))
+        self._target = Target(snapshot, replace=False, resume=True)
 
     def __exit__(
         self,
@@ -226,14 +281,26 @@ class Capture:
         self._unchanged = Unchanged(self._model, self._projections)
         self._store = self._open_place(True)
         snapshot = self._target.prepare(self._store)
-        run = RunInfo(self.name, {**self.details, "first_example": self.earlier.first_example})
+        run = self._described()
+        together = self._peers.commits_together
         self._writer = DatasetWriter(
-            self._store, snapshot=snapshot, run=run, settings=self._settings, arrays=arrays
+            self._store,
+            snapshot=snapshot,
+            run=run,
+            settings=self._settings,
+            arrays={} if together and self.ranks.rank else arrays,  # once is enough
+            group=self._peers.group if together else None,
+            same_run=lambda theirs: check_begun(theirs, run, url=self.url),
         )
         return self._writer
 
+    def _described(self) -> RunInfo:
+        return RunInfo(self.name, {**self.details, "first_example": self.earlier.first_example})
+
     def _write(self, batch: RowBatch) -> None:
         """Hand a batch to the writer, which the first one begins."""
+        if self._is_sealed:
+            raise CaptureError(f"Run {self.name!r} was sealed: nothing is added to it any more.")
         check, self._check = self._check, None
         if check is not None:
             check(batch)
@@ -244,10 +311,22 @@ class Capture:
 
     def _finish(self, error: BaseException | None) -> None:
         """Commit. An error on its way out stays the one that is raised."""
+        try:
+            self._end(error)
+        finally:
+            self._peers.leave()
+
+    def _end(self, error: BaseException | None) -> None:
         if self._writer is None and (error is not None or self._target.replace):
+            return
+        if error is not None and self._peers.commits_together and self._writer is not None:
+            self._peers.leave()  # nobody commits now: the others learn it here
+            self._writer.abort()
             return
         try:
             (self._writer or self._start()).close()
+            if error is None:
+                self._peers.each(lambda: None)  # behind the block everything is there
         except LazycacheError as exc:
             if error is None:
                 raise
@@ -309,6 +388,30 @@ class Capture:
         if self._writer is None:
             return 0
         return self._writer.commit()
+
+    def seal(self) -> int:
+        """Commit, and say that the run is complete: nobody adds rows to it any more.
+
+        Under `torch.distributed` every process calls it, and rank 0 seals when all have committed;
+        where ranks were given, the process that is the last to end. Returns the version.
+
+        Raises:
+            CaptureError: nothing of the run is committed.
+            CommitConflictError: somebody has removed the run meanwhile.
+            StorageError: the store failed.
+
+        Cost: a commit, a read of the log, one record.
+        """
+        self.commit()
+        self._peers.each(lambda: None)  # all have committed; who has failed is not waited for
+        version = self._peers.first(lambda: seal_run(self._store, self.name, rank=self.ranks.rank))
+        self._is_sealed = True
+        return version
+
+    @property
+    def ranks(self) -> Ranks:
+        """Which of the processes that write the run this one is."""
+        return self._peers.ranks
 
     @property
     def progress(self) -> WriterProgress:

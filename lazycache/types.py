@@ -72,8 +72,8 @@ class SiteSpec:
     """Bytes of one row: item size times the product of `shape`; of a ragged site, of a row of
     width 1."""
     layout: str = "row"
-    """How a row's units lie in a shard; `row` is a plain row-major matrix, `ragged` rows of their
-    own width one behind the other."""
+    """`ragged`: rows of their own width lie one behind the other. `row`: all rows have one width;
+    they are a row-major matrix, or cut into tiles (`ShardRef.tile`), which each shard says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,21 @@ class ChunkRef:
     rows: int
     """Rows in the chunk."""
     value_offset: int
-    """Byte offset of the first row's values; a multiple of 64. Row i is at + i * row_bytes."""
+    """Byte offset of the first row's values; a multiple of 64. Row i is at + i * row_bytes. Of a
+    tiled shard: where its first tile begins."""
     value_crc: int
-    """CRC-32 of the value bytes: `rows * row_bytes`, or `width * row_bytes`."""
+    """CRC-32 of the value bytes: `rows * row_bytes`, or `width * row_bytes`. Of a tiled shard too
+    it is that of the row-major values, so the same rows have it in every layout."""
     index_offsets: tuple[int, ...]
     """Byte offsets of the index columns' values, in the order of `index_columns(site)`."""
     width: int | None = None
     """Of a ragged site: widths of all rows together, so that the values have `width * row_bytes`
     bytes; else None."""
+    tile_offsets: tuple[int, ...] = ()
+    """Of a tiled shard: byte offset of each tile, ascending multiples of 64; else (). Tile t is a
+    row-major matrix [rows, units t * tile to (t + 1) * tile of a row]; the last may be narrower."""
+    tile_crcs: tuple[int, ...] = ()
+    """Of a tiled shard: CRC-32 of the bytes of each tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,9 @@ class ShardRef:
     """Its chunks in row order."""
     stats: StatsRef | None = None
     """Its statistics; None: it has none."""
+    tile: int | None = None
+    """Units of a row in each tile, fewer than a row has; None: its chunks are not cut into tiles.
+    Never of a ragged site."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -375,28 +385,36 @@ class IoCounters:
     """What was read, counted: `cache.io`. Memory-mapped ranges count as requests too."""
 
     requests: int = 0
-    """Ranges asked for: one per contiguous range of a shard."""
+    """Ranges asked for: one per contiguous range of a shard. None for what the block cache had."""
     rows: int = 0
     """Rows handed out."""
     bytes: int = 0
-    """Bytes asked for."""
+    """Bytes asked for; of a store far away in whole blocks of the block cache."""
+    cached_bytes: int = 0
+    """Bytes that the block cache had, of shards and statistics; they are not in the others."""
+    statistics_requests: int = 0
+    """Ranges of stored statistics asked for, which are not in `requests`."""
     statistics_bytes: int = 0
-    """Bytes of stored statistics asked for, which are not in the other numbers."""
+    """Bytes of stored statistics asked for, which are not in `bytes`."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def add(self, *, requests: int, rows: int, nbytes: int) -> None:
+    def add(self, *, requests: int, rows: int, nbytes: int, cached: int = 0) -> None:
         """Count one read; safe from several threads."""
         with self._lock:
             self.requests += requests
             self.rows += rows
             self.bytes += nbytes
+            self.cached_bytes += cached
 
-    def add_statistics(self, nbytes: int) -> None:
+    def add_statistics(self, *, requests: int, nbytes: int, cached: int = 0) -> None:
         """Count one read of stored statistics; safe from several threads."""
         with self._lock:
+            self.statistics_requests += requests
             self.statistics_bytes += nbytes
+            self.cached_bytes += cached
 
     def reset(self) -> None:
         """Start again from zero."""
         with self._lock:
-            self.requests = self.rows = self.bytes = self.statistics_bytes = 0
+            self.requests = self.rows = self.bytes = self.cached_bytes = 0
+            self.statistics_requests = self.statistics_bytes = 0

@@ -70,6 +70,7 @@ class Dataset:
         add_rows: bool = True,
         info: dict[str, Any] | None = None,
         arrays: dict[str, torch.Tensor] | None = None,
+        tile: int | None = None,
     ) -> None:
         """Add (example, rows) extents in storage order, and the sites' values of these rows.
 
@@ -93,6 +94,7 @@ class Dataset:
                         chunk_rows=chunk_rows,
                         row_start=row_start + at,
                         covers=covers,
+                        tile=tile,
                     )
                 )
         tables = [self._table(table, examples)] if add_rows else []
@@ -126,9 +128,10 @@ class Dataset:
         chunk_rows: int,
         row_start: int,
         covers: int | None,
+        tile: int | None,
     ) -> ShardRef:
         file = bytearray()
-        encoder = ShardEncoder(spec, write=lambda pieces: file.extend(b"".join(pieces)))
+        encoder = ShardEncoder(spec, write=lambda pieces: file.extend(b"".join(pieces)), tile=tile)
         chunks = []
         for at in range(0, len(values), chunk_rows):
             part = slice(at, at + chunk_rows)
@@ -142,7 +145,9 @@ class Dataset:
         encoder.finish()
         path = f"data/{site_dir(spec.name)}/{next(_names):032x}-r0.parquet"
         self.store.put(path, bytes(file))
-        return ShardRef(spec.name, path, len(file), len(values), row_start, covers, tuple(chunks))
+        return ShardRef(
+            spec.name, path, len(file), len(values), row_start, covers, tuple(chunks), tile=tile
+        )
 
     def _array(self, name: str, values: torch.Tensor) -> ArrayRef:
         file = bytearray(64) + bytes(as_bytes(values.contiguous())) + bytes(8)

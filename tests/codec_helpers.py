@@ -30,14 +30,19 @@ def random_tensor(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> torc
 
 
 def write_shard(
-    path: Path, values: torch.Tensor, *, chunk_rows: int, table: str = "tokens"
+    path: Path,
+    values: torch.Tensor,
+    *,
+    chunk_rows: int,
+    table: str = "tokens",
+    tile: int | None = None,
 ) -> tuple[ChunkRef, ...]:
     """Write a shard whose example is 10 + row // 7 and whose position is row % 7."""
     index = index_columns(len(values))
     chunks = []
     with path.open("wb") as file:
         spec = spec_of("site", table, values)
-        encoder = ShardEncoder(spec, write=lambda buffers: file.write(b"".join(buffers)))
+        encoder = ShardEncoder(spec, write=lambda buffers: file.write(b"".join(buffers)), tile=tile)
         for start in range(0, len(values), chunk_rows):
             part = slice(start, start + chunk_rows)
             columns = {name: column[part] for name, column in index.items()}
@@ -102,8 +107,9 @@ def read_fastparquet(path: Path) -> pa.Table:
     frame = file.to_pandas()
     columns = {name: _column(frame[name]) for name in frame.columns}
     # numpy's byte strings, which it reads into, lose zeros at their end
-    width = file.schema.schema_element("value").type_length or 0
-    columns["value"] = [bytes(value).ljust(width, b"\0") for value in columns["value"]]
+    for name in [name for name in columns if name.startswith("value")]:
+        width = file.schema.schema_element(name).type_length or 0
+        columns[name] = [bytes(value).ljust(width, b"\0") for value in columns[name]]
     return pa.table(columns)
 
 

@@ -17,6 +17,14 @@ from figures_plugin import (  # noqa: F401  # hooks and fixtures, found here by 
     rounds,
 )
 from hypothesis import HealthCheck, settings
+from servers import (  # noqa: F401  # fixtures, found here by pytest
+    moto,
+    moto_endpoint,
+    rclone,
+    rclone_endpoint,
+    s3,
+    seaweedfs_endpoint,
+)
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: nothing may be downloaded
 if "PYTEST_XDIST_WORKER" in os.environ:

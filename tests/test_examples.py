@@ -1,12 +1,18 @@
 """The scripts in `examples/` run as they stand."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+OTHERWISE = ("s3_server", "share_over_s3", "torchrun_capture")
+"""What is not run with a folder as its argument."""
+
+SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in OTHERWISE)
 
 
 @pytest.mark.slow
@@ -20,6 +26,20 @@ def test_an_example_runs_and_leaves_a_dataset(script, tmp_path):
     assert done.stderr == ""
     assert (tmp_path / "acts" / "lazycache.json").exists()
     assert "LazyTensor(" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_dataset_is_shared_over_s3(s3):
+    """One process captures into a bucket of a real server, another reads one slice: one request."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "share_over_s3.py", s3.url()],
+        env=os.environ | s3.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "that took 1 requests for 138,240 bytes" in done.stdout
 
 
 def test_every_benchmark_can_be_loaded():

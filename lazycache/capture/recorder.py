@@ -77,6 +77,7 @@ class Recorder:
             cannot hold are counted in `overflowed` and reported in a warning at the end.
         columns: Columns that every example gets with the same value.
         next_example: The first id that is counted.
+        step: How far apart ids are counted, by several processes side by side.
         taken: Ids that the run has committed before; none of them may be given again.
         allow_empty: Whether a block in which the model was not called, since nothing was left to
             do, is right.
@@ -119,6 +120,7 @@ class Recorder:
         dtype: torch.dtype | None,
         columns: Mapping[str, Scalar] | None,
         next_example: int,
+        step: int = 1,
         taken: ExampleIds | None = None,
         allow_empty: bool = False,
         pool: str | None = None,
@@ -140,7 +142,7 @@ class Recorder:
         self._opener = Opener(
             model, self._points, positions=positions, columns=columns, where=where
         )
-        self._ledger = Ledger(next_example=next_example, taken=taken)
+        self._ledger = Ledger(next_example=next_example, step=step, taken=taken)
         self.passes = Passes(
             model,
             sink,

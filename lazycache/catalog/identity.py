@@ -17,7 +17,9 @@ from lazycache.errors import (
     FormatVersionError,
     StorageError,
 )
-from lazycache.storage.layout import FILE_PREFIXES, IDENTITY, LOG_PREFIX
+from lazycache.storage.failures import replaces_objects
+from lazycache.storage.layout import CARD, CARD_MARK, FILE_PREFIXES, IDENTITY, LOG_PREFIX
+from lazycache.storage.retrying import patiently
 from lazycache.storage.store import Store
 from lazycache.types import Identity
 
@@ -46,16 +48,19 @@ def create_dataset(store: Store) -> Identity:
     _check_empty(store)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     identity = Identity(version=FORMAT_VERSION, uuid=str(uuid.uuid4()), created=now)
-    record = _encode(identity)
+    record = encode_identity(identity)
     # a False may be our own write that was retried after its answer got lost: so compare
-    if not store.put_if_absent(IDENTITY, record) and store.get(IDENTITY) != record:
+    if not _put_or_found(store, record):
         raise DatasetExistsError(f"Another process has just made {store.url} a dataset: open it.")
-    if store.put_if_absent(IDENTITY, record):
-        raise StorageError(
-            f"{store.url} replaces objects although it was told not to, so that writers would lose "
-            "each other's commits. Capture to a local folder and copy the dataset there."
-        )
+    if patiently(lambda: store.put_if_absent(IDENTITY, record)):
+        store.delete(IDENTITY)  # nobody shall take it for a dataset to write to
+        raise replaces_objects(store.url)
     return identity
+
+
+def _put_or_found(store: Store, record: bytes) -> bool:
+    """Whether this identity is the one that is there now."""
+    return patiently(lambda: store.put_if_absent(IDENTITY, record)) or store.get(IDENTITY) == record
 
 
 def _check_empty(store: Store) -> None:
@@ -72,20 +77,34 @@ def _check_empty(store: Store) -> None:
 def foreign_files(store: Store) -> str:
     """Name a few of the files of a place that are of no dataset; empty if there are none.
 
-    Hidden files and folders do not count: desktops and notebooks leave them everywhere.
+    Hidden files and folders do not count: desktops and notebooks leave them everywhere. Nor does
+    the card that lazycache writes.
     """
     ours = (LOG_PREFIX, *FILE_PREFIXES)
     found = (
         info.path
         for info in store.list("")
         if info.path != IDENTITY and not info.path.startswith((*ours, "."))
+        if info.path != CARD or not has_card(store)
     )
     return _named(found)
 
 
+def has_card(store: Store) -> bool:
+    """Whether a place has a card that lazycache wrote. Reads its beginning."""
+    try:
+        return store.get_ranges(CARD, [(0, len(CARD_MARK))]) == [CARD_MARK]
+    except (FileNotFoundError, StorageError):  # none, or a shorter one
+        return False
+
+
 def _contents(store: Store) -> str:
-    """Name a few of the objects of a store; empty if there are none."""
-    return _named(info.path for info in store.list(""))
+    """Say what a store holds instead of a dataset."""
+    try:
+        names = _named(info.path for info in store.list(""))
+    except StorageError:  # web servers do not list; what was asked for is answered all the same
+        return f"there is no {IDENTITY}"
+    return f"it holds {names}" if names else "nothing is there"
 
 
 def _named(paths: Iterable[str]) -> str:
@@ -93,7 +112,8 @@ def _named(paths: Iterable[str]) -> str:
     return ", ".join(some[:_SHOWN]) + (", ..." if len(some) > _SHOWN else "")
 
 
-def _encode(identity: Identity) -> bytes:
+def encode_identity(identity: Identity) -> bytes:
+    """Return the bytes of `lazycache.json`."""
     entry = {
         "format": _NAME,
         "version": identity.version,
@@ -114,9 +134,7 @@ def read_identity(store: Store) -> Identity:
     try:
         record = store.get(IDENTITY)
     except FileNotFoundError as exc:
-        names = _contents(store)
-        there = f"it holds {names}" if names else "nothing is there"
-        raise DatasetNotFoundError(f"No dataset at {store.url}: {there}.") from exc
+        raise DatasetNotFoundError(f"No dataset at {store.url}: {_contents(store)}.") from exc
     try:
         return _decode(record)
     except (ValueError, RecursionError, StorageError) as exc:

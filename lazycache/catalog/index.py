@@ -10,9 +10,7 @@ can be written, the index lives in memory.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import sys
 import time
 import uuid
 from contextlib import suppress
@@ -25,6 +23,7 @@ import duckdb
 from lazycache.catalog.index_fill import fill, last_txn, quoted
 from lazycache.catalog.index_rows import BASE_COLUMNS
 from lazycache.errors import CorruptShardError, LazycacheError
+from lazycache.storage.cache_folder import cache_folder
 
 if TYPE_CHECKING:
     from lazycache.catalog.snapshot import Snapshot
@@ -94,21 +93,8 @@ def index_directory() -> Path | None:
         >>> (index_directory() or Path("index")).name
         'index'
     """
-    own = os.environ.get("LAZYCACHE_CACHE_DIR")
-    if own:
-        return Path(own) / "index"
-    try:
-        return _user_caches() / "lazycache" / "index"
-    except RuntimeError:  # pathlib's word for a user without HOME who is in no list of users
-        return None
-
-
-def _user_caches() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache_folder()
+    return None if folder is None else folder / "index"
 
 
 def build_index(snapshot: Snapshot, store: Store, *, directory: Path | None) -> IndexFile:

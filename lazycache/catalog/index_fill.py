@@ -38,7 +38,8 @@ def quoted(name: str) -> str:
 
 def last_txn(snapshot: Snapshot, version: int) -> str:
     """Return the txn that made a version: it tells two datasets of one uuid apart."""
-    return snapshot.commits[version - 1].txn if version else ""
+    lines = snapshot.lines(version - 1) if version else []
+    return lines[0].txn if lines else ""
 
 
 def fill(
@@ -80,9 +81,8 @@ def _fill_commits(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, *, 
     shards, chunks = shard_rows(snapshot, after=after)
     # runs and sites are few, and change with later commits: written anew
     connection.execute("DELETE FROM runs; DELETE FROM sites")
-    commits = [commit for commit in snapshot.commits if commit.version > after]
     rows = {
-        "commits": commit_rows(commits),
+        "commits": commit_rows(snapshot.lines(after)),
         "runs": run_rows(snapshot),
         "sites": site_rows(snapshot),
         "shards": shards,

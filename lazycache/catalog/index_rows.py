@@ -11,22 +11,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lazycache.catalog.computed import all_sites, computed_sites
 from lazycache.codec.columns import ARROW_TYPES
+from lazycache.codec.tables import open_table
 from lazycache.errors import CorruptShardError, FormatVersionError, LazycacheError
 from lazycache.storage.layout import IDENTITY
 from lazycache.types import DECODER_TOKENS, EXAMPLES, INDEX_COLUMNS, TOKENS
 
 if TYPE_CHECKING:
-    from lazycache.catalog.snapshot import PlacedTable, Snapshot
+    from lazycache.catalog.snapshot import CommitLine, PlacedTable, Snapshot
     from lazycache.storage.store import Store
-    from lazycache.types import Commit
 
 BATCH_ROWS = 65_536
 """Rows of a table file decoded at once."""
@@ -160,27 +158,38 @@ class TableStream:
     def _of_file(self, file: PlacedTable, source: Callable[[], Any]) -> Iterator[pa.RecordBatch]:
         row = file.row_start
         try:
-            with pq.ParquetFile(source(), page_checksum_verification=True) as parquet:
+            with source() as data, self._opened(file, data) as parquet:
                 wanted = [c for c in self._columns if c in file.ref.columns]
                 for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
                     yield self._complete(batch, row=row, run=file.run)
                     row += batch.num_rows
         except LazycacheError:
             raise
-        except (pa.ArrowException, OSError, KeyError) as exc:
-            raise CorruptShardError(
-                f"Could not read the table file {file.ref.path!r} of {self._store.url}: {exc}. "
-                "It is damaged or missing: restore it from a copy of the dataset."
-            ) from exc
+        except (pa.ArrowException, OSError, KeyError, ValueError) as exc:
+            raise self._damaged(file, exc) from exc
         if row - file.row_start != file.ref.rows:
             raise CorruptShardError(
                 f"The table file {file.ref.path!r} of {self._store.url} holds "
                 f"{row - file.row_start} rows where the log recorded {file.ref.rows}."
             )
 
-    def _source(self, path: str) -> Any:
+    def _opened(self, file: PlacedTable, data: pa.NativeFile) -> Any:
+        try:
+            return open_table(data, length=data.size())
+        except CorruptShardError as exc:
+            raise self._damaged(file, exc) from exc
+
+    def _damaged(self, file: PlacedTable, exc: Exception) -> CorruptShardError:
+        return CorruptShardError(
+            f"Could not read the table file {file.ref.path!r} of {self._store.url}: {exc}. "
+            "It is damaged or missing: restore it from a copy of the dataset."
+        )
+
+    def _source(self, path: str) -> pa.NativeFile:
         local = self._store.local_path(path)
-        return str(local) if local is not None else BytesIO(self._store.get(path))
+        if local is not None:
+            return pa.OSFile(str(local))
+        return pa.BufferReader(self._store.get(path))
 
     def _complete(self, batch: pa.RecordBatch, *, row: int, run: str) -> pa.RecordBatch:
         rows = batch.num_rows
@@ -196,7 +205,7 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return array if array.type == kind else array.cast(kind)
 
 
-def commit_rows(commits: Sequence[Commit]) -> pa.Table:
+def commit_rows(commits: Sequence[CommitLine]) -> pa.Table:
     """Return the rows of `commits`."""
     return pa.table(
         {
@@ -205,8 +214,8 @@ def commit_rows(commits: Sequence[Commit]) -> pa.Table:
             "run": pa.array([c.run for c in commits], pa.string()),
             "writer": pa.array([c.writer for c in commits], pa.string()),
             "txn": pa.array([c.txn for c in commits], pa.string()),
-            "shards": pa.array([len(c.shards) for c in commits], pa.int64()),
-            "bytes": pa.array([sum(s.length for s in c.shards) for c in commits], pa.int64()),
+            "shards": pa.array([c.shards for c in commits], pa.int64()),
+            "bytes": pa.array([c.nbytes for c in commits], pa.int64()),
         }
     )
 

@@ -16,14 +16,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from lazycache.catalog import records
 from lazycache.catalog.conflicts import check_compatible
 from lazycache.catalog.identity import create_dataset, read_identity
 from lazycache.errors import CommitConflictError, CorruptShardError, StorageError
-from lazycache.storage.layout import IDENTITY, LOG_PREFIX, log_path, parse_log_path
-from lazycache.storage.store import Store
+from lazycache.storage.layout import IDENTITY, LOG_PREFIX, log_path, parse_log_path, parse_pack_path
+from lazycache.storage.retrying import patiently
+from lazycache.storage.store import ObjectInfo, Store
 from lazycache.types import Commit
 
 __all__ = ["CommitLog", "create_dataset", "read_identity"]
@@ -33,6 +35,19 @@ _PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
 _TORN_PATIENCE_S = 2.0  # how long a record in writing may take to become whole
 _PARALLEL_GETS = 16
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a log consists of."""
+
+    sizes: list[int]
+    """Bytes of each record, from that of version 1 on; -1: not known."""
+    packs: dict[tuple[int, int], int]
+    """First and last version of each pack, and its bytes."""
 
 
 class CommitLog:
@@ -55,6 +70,11 @@ class CommitLog:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def store(self) -> Store:
+        """Where the dataset is."""
+        return self._store
+
     def read(self, after: int = 0) -> list[Commit]:
         """Return the commits after version `after`, in order, without a hole.
 
@@ -65,10 +85,29 @@ class CommitLog:
             CorruptShardError: a record is damaged, says what cannot be, or is missing.
             FormatVersionError: a record needs a newer lazycache.
         """
-        found = (parse_log_path(info.path) for info in self._store.list(LOG_PREFIX))
-        newer = sorted(version for version in found if version and version > after)
-        self._check_whole(newer, after=after)
-        last = newer[-1] if newer else after
+        return self.read_whole(after, self.contents(after))
+
+    def contents(self, after: int = 0) -> Contents:
+        """Return what is in the folder of the log. Costs a listing.
+
+        Raises:
+            CorruptShardError: a record after version `after` is missing.
+        """
+        sizes: dict[int, int] = {}
+        packs: dict[tuple[int, int], int] = {}
+        for info in self._store.list(LOG_PREFIX):
+            if version := parse_log_path(info.path):
+                _check_size(info)
+                sizes[version] = info.size
+            elif span := parse_pack_path(info.path):
+                packs[span] = info.size
+        self._check_whole(sorted(version for version in sizes if version > after), after=after)
+        last = max(sizes, default=0)
+        return Contents([sizes.get(version, -1) for version in range(1, last + 1)], packs)
+
+    def read_whole(self, after: int, contents: Contents) -> list[Commit]:
+        """Return the commits after version `after` of a log with these contents; as `read`."""
+        last = max(after, len(contents.sizes))
         commits = self._read_all(range(after + 1, last + 1))
         for version, commit in enumerate(commits, after + 1):
             if commit is None:
@@ -76,6 +115,18 @@ class CommitLog:
         if commits and commits[-1] is None:
             commits.pop()
         return [commit or records.void(after + 1 + i) for i, commit in enumerate(commits)]
+
+    def read_range(self, first: int, last: int) -> list[Commit]:
+        """Return commits `first` to `last`, which are there; a torn one counts as empty.
+
+        Costs one read per commit. Raises as `read` does.
+        """
+        found = self._read_all(range(first, last + 1))
+        return [commit or records.void(first + i) for i, commit in enumerate(found)]
+
+    def records(self, first: int, last: int) -> list[bytes]:
+        """Return the bytes of records `first` to `last`, which are there; raises as `read`."""
+        return self._all(self._get, range(first, last + 1))
 
     def _check_whole(self, versions: Sequence[int], *, after: int) -> None:
         """Raise if a record before the last is missing, before any is read."""
@@ -103,7 +154,7 @@ class CommitLog:
         warnings.warn(
             f"Log record {version} of {self._store.url} is torn and passed over: {why}.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
     def append(
@@ -155,11 +206,15 @@ class CommitLog:
             commit = records.decode(record, version=version)
         except CorruptShardError as exc:  # never write what nobody could read
             raise StorageError(f"This commit cannot be written. {exc}") from exc
+        return commit if patiently(lambda: self._created(record, version)) else None
+
+    def _created(self, record: bytes, version: int) -> bool:
+        """Whether this record is that version now; safe to ask again after an error."""
         try:
-            return commit if self._store.put_if_absent(log_path(version), record) else None
+            return self._store.put_if_absent(log_path(version), record)
         except StorageError:
             if self._arrived(record, version):
-                return commit
+                return True
             raise
 
     def _arrived(self, record: bytes, version: int) -> bool:
@@ -191,16 +246,31 @@ class CommitLog:
 
     def _read_all(self, versions: Sequence[int]) -> list[Commit | None]:
         """Read records; None for a torn one."""
-        if self._store.local_path(IDENTITY) is not None:
-            return [self._read_one(version) for version in versions]
+        return self._all(self._read_one, versions)
+
+    def _all(self, read: Callable[[int], T], versions: Sequence[int]) -> list[T]:
+        if self._store.local_path(IDENTITY) is not None or len(versions) < 2:  # noqa: PLR2004
+            return [read(version) for version in versions]
         with ThreadPoolExecutor(_PARALLEL_GETS) as pool:
-            return list(pool.map(self._read_one, versions))
+            return list(pool.map(read, versions))
 
     def _read_one(self, version: int) -> Commit | None:
+        record = self._get(version)
+        return None if records.is_torn(record) else records.decode(record, version=version)
+
+    def _get(self, version: int) -> bytes:
         try:
-            record = self._store.get(log_path(version))
+            return self._store.get(log_path(version))
         except FileNotFoundError as exc:
             raise CorruptShardError(
                 f"Log record {version} of {self._store.url} is missing, but later ones are there."
             ) from exc
-        return None if records.is_torn(record) else records.decode(record, version=version)
+
+
+def _check_size(info: ObjectInfo) -> None:
+    """Refuse a record that is larger than any, before it is read."""
+    if info.size > records.MOST_BYTES:
+        raise CorruptShardError(
+            f"{info.path} has {info.size:,} bytes; a record of the log has {records.MOST_BYTES:,} "
+            "at most. Copy the log again from where the dataset came from."
+        )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import prod
 
 from lazycache.codec.dtypes import DTYPES
+from lazycache.codec.tiles import MOST_TILES, tile_widths
 from lazycache.errors import CorruptShardError
 from lazycache.types import (
     INDEX_COLUMNS,
@@ -27,7 +28,8 @@ _LAYOUTS = {"row": 0, RAGGED: 1}  # and how many dimensions of -1 they have
 _MOST_ARRAY_BYTES = (1 << 31) - 1  # one page, which says its size in 32 bits
 _MOST_DIMS = 32
 _MOST_ROW_BYTES = 1 << 30
-_MOST_ROWS = 1 << 62
+MOST_ROWS = 1 << 62
+"""Rows of a table."""
 
 
 def check_site(site: SiteSpec) -> None:
@@ -58,10 +60,28 @@ def check_site(site: SiteSpec) -> None:
         )
 
 
+def tile_bytes(site: SiteSpec, tile: int) -> Sequence[int]:
+    """Return the bytes of a row in each tile.
+
+    Raises:
+        CorruptShardError: rows of the site cannot be cut so.
+    """
+    size = _ITEM_BYTES[site.dtype]
+    units, cut = site.row_bytes // size, f"Site {site.name!r} cannot be in tiles of {tile} units"
+    if site.layout == RAGGED:
+        raise CorruptShardError(f"{cut}: it is ragged.")
+    if not 0 < tile < units or -(-units // tile) > MOST_TILES:
+        raise CorruptShardError(
+            f"{cut}: a row of {units} can be cut into 2 to {MOST_TILES} of at least one unit."
+        )
+    return [width * size for width in tile_widths(units, tile)]
+
+
 def check_shard(shard: ShardRef, site: SiteSpec) -> None:
     """Raise `CorruptShardError` unless every chunk lies inside the file.
 
-    A chunk of a ragged site says its width, any other chunk does not.
+    A chunk of a ragged site says its width, any other chunk does not. A chunk of a tiled shard has
+    all of its tiles, one behind the other.
     """
     length, row_bytes, ragged = shard.length, site.row_bytes, site.layout == RAGGED
     columns = [_COLUMN_BYTES[name] for name in index_columns(site)]
@@ -73,6 +93,7 @@ def check_shard(shard: ShardRef, site: SiteSpec) -> None:
                 f"{shard.path!r}: a chunk has {has}, but site {site.name!r} is of layout "
                 f"{site.layout!r}."
             )
+        _check_tiles(shard, chunk, site)
         units = chunk.rows if width is None else width
         if chunk.value_offset + units * row_bytes > length:
             raise CorruptShardError(
@@ -83,6 +104,27 @@ def check_shard(shard: ShardRef, site: SiteSpec) -> None:
             raise CorruptShardError(
                 f"{shard.path!r}: an index column does not fit: {chunk.index_offsets}."
             )
+
+
+def _check_tiles(shard: ShardRef, chunk: ChunkRef, site: SiteSpec) -> None:
+    """Raise `CorruptShardError` unless tiles are as many as rows give, in order and in the file."""
+    sizes = () if shard.tile is None else tile_bytes(site, shard.tile)
+    places, crcs = chunk.tile_offsets, chunk.tile_crcs
+    if not (len(places) == len(crcs) == len(sizes)):
+        raise CorruptShardError(
+            f"{shard.path!r}: a chunk has {len(places)} tiles and {len(crcs)} of their checksums; "
+            f"site {site.name!r} in tiles of {shard.tile} units has {len(sizes)}."
+        )
+    at = chunk.value_offset
+    for place, crc, size in zip(places, crcs, sizes, strict=True):
+        if place % 64 or place < at or crc >> 32:
+            raise CorruptShardError(f"{shard.path!r}: a tile from byte {place} cannot be.")
+        at = place + chunk.rows * size
+    if at > shard.length or (places and places[0] != chunk.value_offset):
+        raise CorruptShardError(
+            f"{shard.path!r}: tiles from byte {chunk.value_offset} to {at} are not where the chunk "
+            f"of its {shard.length} bytes is."
+        )
 
 
 def _inside(chunk: ChunkRef, columns: Sequence[int], length: int) -> bool:
@@ -122,5 +164,5 @@ def check_tiling(files: Sequence[TableFileRef], *, base: int) -> None:
                 f"{file.path!r} starts at row {file.row_start} of its commit; {at} was expected."
             )
         at += file.rows
-    if base + at > _MOST_ROWS:
+    if base + at > MOST_ROWS:
         raise CorruptShardError(f"Table {files[0].table!r} would have {base + at} rows.")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from lazycache.catalog import fields
 from lazycache.catalog.care_records import CARE_DECODERS, encode_care
 from lazycache.catalog.entry_records import decode_entry, encode_entry
-from lazycache.catalog.int_lists import decode_ints, encode_ints
+from lazycache.catalog.int_lists import MOST_EXAMPLES, decode_ints, encode_ints
 from lazycache.catalog.statistics_records import decode_statistics, encode_statistics
 from lazycache.errors import CorruptShardError, FormatVersionError, StorageError
 from lazycache.types import (
@@ -35,8 +36,14 @@ FORMAT_VERSION = 1
 
 _TRAILER = re.compile(rb"\n([0-9a-f]{8})\n\Z")
 _TRAILER_BYTES = 10
+MOST_BYTES = 64 << 20
+"""Bytes of a record; those of a commit of 4 GiB have some 100 kB."""
+
+_MOST_NESTED = 4_000_000  # lists and objects: a few hundred bytes of memory each
 _MOST_OPS = 1_000_000  # far more than a commit of any model has; less than would fill a memory
-_MOST_ROWS = 1 << 53  # a sum in float64 is exact up to here and, unlike int64, never wraps
+_TILED = 6  # fields of a chunk: the last two are of its tiles
+_CHUNK_FIELDS = (4, 5, _TILED)  # the fifth of five: of ragged sites
+MOST_ROWS = 1 << 53  # a sum in float64 is exact up to here and, unlike int64, never wraps
 
 
 def is_torn(record: bytes) -> bool:
@@ -93,12 +100,17 @@ def decode(record: bytes, *, version: int) -> Commit:
     """
     body = record[:-_TRAILER_BYTES]
     where = f"log record {version}"
+    if len(record) > MOST_BYTES or body.count(b"[") + body.count(b"{") > _MOST_NESTED:
+        raise CorruptShardError(
+            f"The {where} has {len(record):,} bytes: up to {MOST_BYTES:,} and {_MOST_NESTED:,} "
+            "lists and objects are read. Commit more often."
+        )
     if zlib.crc32(body) != int(record[-_TRAILER_BYTES + 1 : -1], 16):
         raise CorruptShardError(f"The checksum of {where} is wrong: its bytes have changed.")
     try:
         entry = fields.mapping(json.loads(body))
         _check_reader(entry, where)
-        return _commit(entry, version=version, where=where)
+        return _commit(entry, version=version)
     except FormatVersionError:
         raise
     except (ValueError, RecursionError, StorageError) as exc:
@@ -114,27 +126,47 @@ def _check_reader(entry: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _commit(entry: Mapping[str, Any], *, version: int, where: str) -> Commit:
+def _commit(entry: Mapping[str, Any], *, version: int) -> Commit:
     if fields.integer(entry, "version") != version:
         raise CorruptShardError(f"it says that it is version {entry['version']}")
-    parts: dict[str, list[Any]] = {op: [] for op in _DECODERS}
     if len(fields.sequence(entry, "ops")) > _MOST_OPS:
         raise CorruptShardError(f"it has more than {_MOST_OPS:,} ops")
-    for value in fields.sequence(entry, "ops"):
+    return replace(
+        decode_ops(entry["ops"], version=version, run=fields.text(entry, "run")),
+        txn=fields.text(entry, "txn"),
+        writer=fields.text(entry, "writer"),
+        time=fields.text(entry, "time"),
+    )
+
+
+def decode_ops(ops: Sequence[Any], *, version: int, run: str) -> Commit:
+    """Return the commit that has these ops; who made it, and when, is left empty.
+
+    Raises:
+        StorageError: an op says what cannot be.
+        FormatVersionError: an op was written for newer readers.
+    """
+    parts: dict[str, list[Any]] = {op: [] for op in _DECODERS}
+    examples = 0
+    for value in ops:
         op = fields.mapping(value)
         kind = fields.text(op, "op")
         if kind in _DECODERS:
             parts[kind].append(_DECODERS[kind](op))
+            examples += len(parts[kind][-1].examples) if kind == "rows" else 0
+            if examples > MOST_EXAMPLES:
+                raise CorruptShardError(f"it has rows of more than {MOST_EXAMPLES:,} examples")
         elif op.get("optional") is not True:
             raise FormatVersionError(
-                f"The {where} holds {kind!r}, which this lazycache does not know. Upgrade it."
+                f"The log record {version} holds {kind!r}, which this lazycache does not know. "
+                "Upgrade it."
             )
     return Commit(
         version=version,
-        txn=fields.text(entry, "txn"),
-        writer=fields.text(entry, "writer"),
-        time=fields.text(entry, "time"),
-        run=fields.text(entry, "run"),
+        txn="",
+        writer="",
+        time="",
+        run=run,
         runs=tuple(parts["run"]),
         sites=tuple(parts["site"]),
         tables=tuple(parts["rows"]),
@@ -147,6 +179,17 @@ def _commit(entry: Mapping[str, Any], *, version: int, where: str) -> Commit:
         session=(*parts["session"], None)[0],
         expired=max(parts["expire"], default=0),
     )
+
+
+def decode_op(op: Mapping[str, Any]) -> Any:
+    """Return what one op of a known kind says; raises as `decode_ops` does."""
+    return _DECODERS[fields.text(op, "op")](op)
+
+
+def raw_ops(record: bytes) -> list[dict[str, Any]]:
+    """Return the ops of a record that can be decoded, as they are written."""
+    ops: list[dict[str, Any]] = json.loads(record[:-_TRAILER_BYTES])["ops"]
+    return ops
 
 
 def _encode_run(run: RunInfo) -> dict[str, Any]:
@@ -199,14 +242,14 @@ def _rows(op: Mapping[str, Any]) -> TableFileRef:
     columns = fields.mapping(op.get("columns"))
     rows = fields.integer(op, "rows")
     # an example has a row at least: more examples than rows cannot be
-    examples = decode_ints(op.get("examples"), at_most=rows)
+    examples = decode_ints(op.get("examples"), at_most=min(rows, MOST_EXAMPLES))
     lengths = decode_ints(op.get("lengths"), at_most=len(examples))
     path = fields.path(op)
     if len(examples) != len(lengths):
         raise CorruptShardError(f"{path!r} has {len(examples)} examples, {len(lengths)} lengths")
     if lengths.size and np.minimum.reduce(lengths) < 1:
         raise CorruptShardError(f"{path!r} has an example without rows")
-    if rows > _MOST_ROWS or np.add.reduce(lengths, dtype=np.float64) != rows:
+    if rows > MOST_ROWS or np.add.reduce(lengths, dtype=np.float64) != rows:
         raise CorruptShardError(f"{path!r}: {rows} rows, but its examples have others")
     return TableFileRef(
         table=fields.name(op, "table"),
@@ -226,7 +269,7 @@ def _covers(op: Mapping[str, Any]) -> int | None:
 
 
 def _encode_shard(shard: ShardRef) -> dict[str, Any]:
-    op = {
+    op: dict[str, Any] = {
         "op": "shard",
         "site": shard.site,
         "path": shard.path,
@@ -236,12 +279,16 @@ def _encode_shard(shard: ShardRef) -> dict[str, Any]:
         "covers": shard.covers,
         "chunks": [_encode_chunk(chunk) for chunk in shard.chunks],
     }
+    if shard.tile is not None:
+        op["tile"] = shard.tile
     # who does not know statistics reads the values
     return op if shard.stats is None else {**op, "stats": encode_statistics(shard.stats)}
 
 
 def _encode_chunk(chunk: ChunkRef) -> list[Any]:
     entry = [chunk.rows, chunk.value_offset, chunk.value_crc, chunk.index_offsets]
+    if chunk.tile_offsets:
+        return [*entry, chunk.tile_offsets, chunk.tile_crcs]
     return entry if chunk.width is None else [*entry, chunk.width]
 
 
@@ -259,21 +306,23 @@ def _shard(op: Mapping[str, Any]) -> ShardRef:
         covers=_covers(op),
         chunks=chunks,
         stats=None if op.get("stats") is None else decode_statistics(op["stats"]),
+        tile=None if op.get("tile") is None else fields.integer(op, "tile"),
     )
 
 
 def _chunk(entry: Any, length: int) -> ChunkRef:
     """Check what can be checked without the site: a snapshot checks the rest."""
-    if type(entry) is not list or len(entry) not in (4, 5):  # the fifth: of ragged sites
+    if type(entry) is not list or len(entry) not in _CHUNK_FIELDS:
         raise CorruptShardError(f"not a chunk: {str(entry)[:80]}")
-    rows, offset, crc, *width = fields.integers([*entry[:3], *entry[4:]])
+    tiles = [fields.integers(column) for column in entry[4:]] if len(entry) == _TILED else []
+    rows, offset, crc, *width = fields.integers([*entry[:3], *entry[4 : 5 - len(tiles)]])
     places = fields.integers(entry[3])
     # a row of a ragged site has a width of 1 at least
     if rows < 1 or crc >> 32 or offset % 64 or (width and width[0] < rows):
         raise CorruptShardError(f"not a chunk: {str(entry)[:80]}")
     if max(offset, *places, 0) > length:
         raise CorruptShardError(f"a chunk starts outside of its file of {length} bytes")
-    return ChunkRef(rows, offset, crc, places, *width)
+    return ChunkRef(rows, offset, crc, places, *(width or (None,)), *tiles)
 
 
 def _encode_array(array: ArrayRef) -> dict[str, Any]:

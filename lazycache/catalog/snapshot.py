@@ -7,54 +7,21 @@ then the rows behind it move up. A file has rows of one run only.
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from dataclasses import dataclass, field
 
+from lazycache.catalog.chains import Chain, CommitLine
 from lazycache.catalog.column_types import widest
-from lazycache.catalog.conflicts import same_array
-from lazycache.catalog.entry_records import check_entry, entry_lengths, entry_paths
+from lazycache.catalog.commit_list import CommitList, lines_after
+from lazycache.catalog.entry_records import entry_lengths
 from lazycache.catalog.extents import Extents, merged_extents
 from lazycache.catalog.natural import natural_key
-from lazycache.catalog.placing import check_array, check_shard, check_site, check_tiling
-from lazycache.catalog.row_spaces import OpenTable, PlacedTable, Table
-from lazycache.catalog.statistics_records import check_statistics
-from lazycache.errors import CorruptShardError, SiteNotFoundError, nearest
-from lazycache.types import (
-    ArrayRef,
-    Commit,
-    Drop,
-    EntryRef,
-    Identity,
-    RunInfo,
-    ShardRef,
-    SiteSpec,
-)
+from lazycache.catalog.row_spaces import PlacedTable, Table
+from lazycache.catalog.site_shards import PlacedShard
+from lazycache.errors import SelectionError, SiteNotFoundError, nearest
+from lazycache.types import ArrayRef, Commit, EntryRef, Identity, RunInfo, SiteSpec
 
-__all__ = ["Addition", "Extents", "PlacedShard", "PlacedTable", "Snapshot"]
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedShard:
-    """A shard and where its rows are in its table."""
-
-    ref: ShardRef
-    """The shard as its commit names it."""
-    row_start: int
-    """Its first row, counted from the first row of the table."""
-    version: int
-    """Version of the commit that names it."""
-
-    @property
-    def base(self) -> int:
-        """Version of the commit whose first row its own `row_start` counts from."""
-        return self.version if self.ref.covers is None else self.ref.covers
-
-    @property
-    def row_stop(self) -> int:
-        """The row after its last."""
-        return self.row_start + self.ref.rows
+__all__ = ["Addition", "CommitLine", "Extents", "PlacedShard", "PlacedTable", "Snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +55,9 @@ class Snapshot:
     """Runs by name, in order of first appearance."""
     sites: Mapping[str, SiteSpec] = field(default_factory=dict)
     """Sites by name, in natural order: `resid_out_2` before `resid_out_10`."""
-    commits: tuple[Commit, ...] = ()
-    """All commits: commit v is commits[v-1]."""
+    commits: Sequence[Commit] = ()
+    """All commits: commit v is commits[v-1]. What packs hold is read from its records when it is
+    asked for: `lines` says what most want to know for less."""
     entries: Mapping[str, EntryRef] = field(default_factory=dict)
     """Values that were stored beside the sites, by name, in order of first appearance."""
     sealed: frozenset[str] = frozenset()
@@ -99,9 +67,10 @@ class Snapshot:
     rewritten: int = 0
     """Version of the last commit that replaced files or removed rows; 0: none did."""
     _tables: Mapping[str, Table] = field(default_factory=dict, repr=False)
-    _owners: Mapping[str, str] = field(default_factory=dict, repr=False)
-    _shards: Mapping[str, tuple[PlacedShard, ...]] = field(default_factory=dict, repr=False)
+    _owners: Mapping[str, tuple[str, int]] = field(default_factory=dict, repr=False)
+    _shards: Mapping[str, Chain[PlacedShard]] = field(default_factory=dict, repr=False)
     _arrays: Mapping[tuple[str, str], ArrayRef] = field(default_factory=dict, repr=False)
+    _array_versions: Mapping[str, int] = field(default_factory=dict, repr=False)
     _paths: frozenset[str] = field(default_factory=frozenset, repr=False)
 
     @staticmethod
@@ -116,10 +85,53 @@ class Snapshot:
         Raises:
             CorruptShardError: the commits contradict each other; says which and how.
         """
-        replaying = _Replay(previous or Snapshot(identity))
+        from lazycache.catalog.replaying import Replay
+
+        replaying = Replay(previous or Snapshot(identity))
         for commit in commits:
             replaying.add(commit)
         return replaying.result()
+
+    def at(self, version: int) -> Snapshot:
+        """Return what the dataset held at an earlier version; reads nothing.
+
+        Raises:
+            SelectionError: no such version, or files that it needs may be gone.
+        """
+        from lazycache.catalog.replaying import Replay
+
+        if not 0 <= version <= self.version:
+            raise SelectionError(
+                f"There is no snapshot {version}: the versions are 0 to {self.version}."
+            )
+        if version == self.version:
+            return self
+        replaying = Replay(Snapshot(self.identity))
+        commits = self.commits
+        if isinstance(commits, CommitList):
+            for segment in commits.until(version):
+                replaying.add_packed(segment)
+            commits = commits.tail
+        for commit in commits:
+            if commit.version <= version:
+                replaying.add(commit)
+        return replaying.result()
+
+    def lines(self, after: int = 0) -> list[CommitLine]:
+        """Return what the commits after a version were, in short.
+
+        Costs one read for each pack of the log, and none of its records.
+        """
+        return lines_after(self.commits, after)
+
+    def declared(self) -> list[tuple[int, str]]:
+        """Return the sites and arrays that were ever declared first, with that version, in order.
+
+        Sites of removed runs are not there.
+        """
+        found = [(version, name) for name, (_, version) in self._owners.items()]
+        found += [(version, name) for name, version in self._array_versions.items()]
+        return sorted(found, key=lambda one: one[0])
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -133,7 +145,7 @@ class Snapshot:
 
     def table_files(self, table: str) -> tuple[PlacedTable, ...]:
         """Files of a table in row order; they follow each other without a hole."""
-        return self._tables.get(table, _EMPTY).files
+        return self._tables.get(table, _EMPTY).chain.files()
 
     def shards(self, site: str) -> tuple[PlacedShard, ...]:
         """Shards of a site in row order; there may be holes between them, but no overlap.
@@ -143,7 +155,8 @@ class Snapshot:
         """
         if site not in self.sites:
             raise SiteNotFoundError(f"No site {site!r}. {nearest(site, self.sites)}")
-        return self._shards.get(site, ())
+        chain = self._shards.get(site)
+        return () if chain is None else chain.files()
 
     def covered(self, site: str) -> int:
         """Rows that a site has values for.
@@ -185,7 +198,7 @@ class Snapshot:
     def runs_of(self, site: str) -> set[str]:
         """Return the runs whose rows a site has values for."""
         parts = self._tables.get(self.sites[site].table, _EMPTY).parts
-        return {parts[shard.base].run for shard in self.shards(site)}
+        return {parts.owner(shard.base) for shard in self.shards(site)}
 
     def paths(self) -> Iterator[tuple[str, int]]:
         """Yield the files that this snapshot consists of, with their lengths; no log record.
@@ -193,9 +206,9 @@ class Snapshot:
         The file of trees of several entries comes once, with the length that they need.
         """
         for table in self._tables.values():
-            yield from ((file.ref.path, file.ref.length) for file in table.files)
-        for placed in self._shards.values():
-            for ref in (shard.ref for shard in placed):
+            yield from ((file.ref.path, file.ref.length) for file in table.chain.files())
+        for chain in self._shards.values():
+            for ref in (shard.ref for shard in chain.files()):
                 yield ref.path, ref.length
                 if ref.stats is not None:
                     yield ref.stats.path, ref.stats.length
@@ -218,208 +231,3 @@ class Snapshot:
 
 
 _EMPTY = Table()
-
-
-class _Replay:
-    """A snapshot in the making: copies what it changes of the one before, nothing else."""
-
-    def __init__(self, before: Snapshot) -> None:
-        self._before = before
-        self._version = before.version
-        self._commits: list[Commit] = []
-        self._runs = dict(before.runs)
-        self._sites = dict(before.sites)
-        self._owners = dict(before._owners)  # noqa: SLF001 - a snapshot in the making
-        self._sealed = before.sealed
-        self._expired, self._rewritten = before.expired, before.rewritten
-        self._tables: dict[str, OpenTable] = {}
-        self._shards: dict[str, list[PlacedShard]] = {}
-        self._arrays = dict(before._arrays)  # noqa: SLF001 - a snapshot in the making
-        self._entries = dict(before.entries)
-        self._paths = set(before._paths)  # noqa: SLF001 - a snapshot in the making
-
-    def add(self, commit: Commit) -> None:
-        """Apply one commit."""
-        if commit.version != self._version + 1:
-            raise CorruptShardError(
-                f"Log record {self._version + 1} is missing: {commit.version} follows."
-            )
-        self._version = commit.version
-        self._commits.append(commit)
-        for name in commit.removed:
-            self._remove(name)
-        for drop in commit.drops:
-            self._drop(drop)
-        for run in commit.runs:
-            self._runs.setdefault(run.name, run)
-        for site in commit.sites:
-            self._declare(site, run=commit.run)
-        if commit.tables:
-            self._add_rows(commit)
-        for shard in commit.shards:
-            self._place(shard)
-        for array in commit.arrays:
-            self._keep(array, run=commit.run)
-        for entry in commit.entries:
-            check_entry(entry)
-            self._entries[entry.name] = entry
-        self._sealed |= set(commit.sealed)
-        self._expired = max(self._expired, min(commit.expired, commit.version))
-        paths = [file.path for file in commit.tables]
-        paths += entry_paths(commit.entries)
-        paths += [shard.path for shard in commit.shards]
-        paths += [shard.stats.path for shard in commit.shards if shard.stats is not None]
-        self._claim(paths + [array.path for array in commit.arrays])
-
-    def _claim(self, paths: Sequence[str]) -> None:
-        """Refuse a file that is named twice: its bytes cannot be two things."""
-        known = self._paths
-        if len(set(paths)) == len(paths) and known.isdisjoint(paths):
-            known.update(paths)
-            return
-        twice = next(path for i, path in enumerate(paths) if path in known or path in paths[:i])
-        raise CorruptShardError(f"Commit {self._version} names {twice!r}, which is named before.")
-
-    def _remove(self, run: str) -> None:
-        """Take a run away with everything that it owns; rows behind its own move up."""
-        self._check_run(run, "removes")
-        self._rewritten = self._version
-        for name in [one.name for one in self._runs.values() if one.info.get("adds_to") == run]:
-            del self._runs[name]
-        self._runs.pop(run, None)
-        self._sealed -= {run}
-        self._arrays = {key: array for key, array in self._arrays.items() if key[0] != run}
-        for name in self._before._tables.keys() | self._tables.keys():  # noqa: SLF001
-            self._table(name).remove(run)
-        for name, site in list(self._sites.items()):
-            self._move(site)
-            if not self._placed(name) and self._owners.get(name) == run:
-                del self._sites[name], self._owners[name]
-
-    def _move(self, site: SiteSpec) -> None:
-        """Keep the shards of a site whose rows are still there, where these are now."""
-        table = self._table(site.table)
-        self._shards[site.name] = [
-            replace(shard, row_start=table.parts[shard.base].start + shard.ref.row_start)
-            for shard in self._placed(site.name)
-            if shard.base in table.parts
-        ]
-
-    def _drop(self, drop: Drop) -> None:
-        """Take files away whose rows others of the same commit have."""
-        self._rewritten, gone = self._version, set(drop.paths)
-        if drop.table is not None:
-            missing = gone - self._table(drop.table).drop(gone)
-        else:
-            placed = self._placed(str(drop.site))
-            missing = gone - {shard.ref.path for shard in placed}
-            placed[:] = [shard for shard in placed if shard.ref.path not in gone]
-        if missing:
-            raise CorruptShardError(
-                f"Commit {self._version} replaces {min(missing)!r}, which is not there to replace."
-            )
-
-    def _placed(self, site: str) -> list[PlacedShard]:
-        """Return the shards of a site, to be changed."""
-        if site not in self._shards:
-            self._shards[site] = list(self._before._shards.get(site, ()))  # noqa: SLF001
-        return self._shards[site]
-
-    def _declare(self, site: SiteSpec, *, run: str) -> None:
-        known = self._sites.get(site.name)
-        if known is None:
-            check_site(site)
-            self._sites[site.name] = site
-            self._owners[site.name] = run
-        elif known != site:
-            raise CorruptShardError(
-                f"Commit {self._version} declares site {site.name!r} as {site}; it is {known}."
-            )
-
-    def _add_rows(self, commit: Commit) -> None:
-        new = [file for file in commit.tables if file.covers is None]
-        if new:
-            self._check_run(commit.run, "adds rows to")
-        for table in dict.fromkeys(file.table for file in new):
-            files = [file for file in new if file.table == table]
-            files.sort(key=lambda file: (file.row_start, file.rows))
-            target = self._table(table)
-            check_tiling(files, base=target.rows)
-            target.extend(files, run=commit.run, version=commit.version)
-        for file in commit.tables:
-            if file.covers is not None:
-                self._table(file.table).replace(file, version=commit.version)
-        for name in {file.table for file in commit.tables if file.covers is not None}:
-            self._table(name).check_whole()
-
-    def _check_run(self, run: str, what: str) -> None:
-        if run not in self._runs:
-            raise CorruptShardError(
-                f"Commit {self._version} {what} run {run!r}, which nobody declared."
-            )
-
-    def _keep(self, array: ArrayRef, *, run: str) -> None:
-        """Keep the first array of a name; two writers of a run may both have written it."""
-        self._check_run(run, "adds an array to")
-        check_array(array)
-        known = self._arrays.get((run, array.name))
-        if known is None:
-            self._arrays[run, array.name] = array
-        elif not same_array(known, array):
-            raise CorruptShardError(
-                f"Commit {self._version} gives run {run!r} the array {array.name!r} of "
-                f"{array.dtype} and shape {array.shape}; it has another one of that name."
-            )
-
-    def _table(self, name: str) -> OpenTable:
-        if name not in self._tables:
-            self._tables[name] = OpenTable(self._before._tables.get(name, _EMPTY))  # noqa: SLF001
-        return self._tables[name]
-
-    def _place(self, shard: ShardRef) -> None:
-        site = self._sites.get(shard.site)
-        if site is None:
-            raise CorruptShardError(f"{shard.path!r} is of site {shard.site!r}: nobody declared it")
-        check_shard(shard, site)
-        check_statistics(shard, site)
-        version = self._version if shard.covers is None else shard.covers
-        start = self._table(site.table).start_of(shard, version)
-        if shard.rows:
-            self._insert(PlacedShard(shard, start, self._version))
-
-    def _insert(self, shard: PlacedShard) -> None:
-        """Keep the shards of a site in row order; nearly always the new one is the last."""
-        name = shard.ref.site
-        placed = self._placed(name)
-        at = len(placed)
-        if placed and placed[-1].row_start > shard.row_start:
-            at = bisect(placed, shard.row_start, key=attrgetter("row_start"))
-        for other in placed[max(0, at - 1) : at + 1]:
-            if other.row_start < shard.row_stop and shard.row_start < other.row_stop:
-                raise CorruptShardError(
-                    f"{shard.ref.path!r} and {other.ref.path!r} cover the same rows of {name!r}."
-                )
-        placed.insert(at, shard)
-
-    def result(self) -> Snapshot:
-        """Return the snapshot after what was added."""
-        before = self._before
-        if not self._commits:
-            return before
-        names = sorted(self._sites, key=natural_key)
-        return Snapshot(
-            identity=before.identity,
-            version=self._version,
-            runs=self._runs,
-            sites={name: self._sites[name] for name in names},
-            commits=(*before.commits, *self._commits),
-            entries=self._entries,
-            sealed=self._sealed,
-            expired=self._expired,
-            rewritten=self._rewritten,
-            _owners=self._owners,
-            _tables={**before._tables, **{k: v.closed() for k, v in self._tables.items()}},  # noqa: SLF001
-            _shards={**before._shards, **{k: tuple(v) for k, v in self._shards.items()}},  # noqa: SLF001
-            _arrays=self._arrays,
-            _paths=frozenset(self._paths),
-        )

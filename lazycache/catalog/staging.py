@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lazycache.catalog.checkpoints import after_commit
 from lazycache.catalog.identity import create_dataset
 from lazycache.catalog.log import CommitLog
 from lazycache.errors import CommitConflictError, DatasetExistsError, StorageError
@@ -76,7 +77,10 @@ class StagedStore:
                 yield ObjectInfo(path, len(data), 0.0)
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a whole object."""
+        """Write a whole object; what is of the log is held."""
+        if _is_held(path):
+            self._held[path] = data
+            return
         self._written.append(path)
         self._store.put(path, data)
 
@@ -96,6 +100,10 @@ class StagedStore:
     def delete(self, path: str) -> None:
         """Remove an object."""
         self._store.delete(path)
+
+    def keep(self) -> None:
+        """Let `discard` spare what was written until now."""
+        self._written.clear()
 
     def discard(self) -> None:
         """Delete what was written: no commit will name it. Errors are not told."""
@@ -151,7 +159,7 @@ def _become(
         create_dataset(store)
     log = CommitLog(store)
     for base, commit in enumerate(commits):
-        log.append(commit, base=base, validate=None)
+        after_commit(store, log.append(commit, base=base, validate=None).version)
 
 
 def _put_back(store: Store, before: Mapping[str, bytes]) -> None:

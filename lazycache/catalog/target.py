@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lazycache.catalog.identity import create_dataset, foreign_files, read_identity
-from lazycache.catalog.log import CommitLog
+from lazycache.catalog.identity import create_dataset, foreign_files, has_card, read_identity
+from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import DatasetExistsError, DatasetNotFoundError
-from lazycache.storage.layout import FILE_PREFIXES, IDENTITY, LOG_PREFIX
+from lazycache.storage.layout import CARD, FILE_PREFIXES, IDENTITY, LOG_PREFIX
 from lazycache.storage.store import Store
 
 
@@ -34,7 +34,7 @@ class Target:
         except DatasetExistsError:
             if not self.resume:
                 raise
-            return Snapshot.replay(read_identity(store), CommitLog(store).read())
+            return load_snapshot(store)
 
 
 def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
@@ -58,7 +58,7 @@ def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
     if overwrite:
         _check_own(store)
         return Target(None, replace=True, resume=resume)
-    snapshot = Snapshot.replay(identity, CommitLog(store).read())
+    snapshot = load_snapshot(store, identity)
     if snapshot.version and not resume:
         raise DatasetExistsError(
             f"{store.url} already holds a dataset (version {snapshot.version}, "
@@ -81,7 +81,8 @@ def remove_dataset(store: Store) -> None:
     paths = [info.path for info in store.list("")]
     log = sorted((path for path in paths if path.startswith(LOG_PREFIX)), reverse=True)
     data = [path for path in paths if path.startswith(FILE_PREFIXES)]
-    for path in (*log, *data, IDENTITY):
+    card = [CARD] if has_card(store) else []
+    for path in (*log, *data, *card, IDENTITY):
         store.delete(path)
 
 

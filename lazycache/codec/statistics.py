@@ -26,7 +26,7 @@ ZONE_ROWS = 128
 TOP_ROWS = 32
 """Greatest values that a shard keeps of each unit."""
 
-GetRanges = Callable[[str, Sequence[tuple[int, int]]], list[bytes]]
+GetRanges = Callable[[str, Sequence[tuple[int, int]]], Sequence[bytes | memoryview]]
 """Reads byte ranges of one file: `Store.get_ranges`."""
 
 BLOCK_COLUMNS = ("nans", "pos_infs", "neg_infs", "min", "max", "sum", "mean", "m2")
@@ -239,7 +239,13 @@ def _check(possible: np.ndarray | np.bool_, what: str, path: str) -> None:
 
 
 def _decode(
-    path: str, part: StatsPart, data: bytes, *, start: int, spec: SiteSpec, columns: Sequence[str]
+    path: str,
+    part: StatsPart,
+    data: bytes | memoryview,
+    *,
+    start: int,
+    spec: SiteSpec,
+    columns: Sequence[str],
 ) -> dict[str, torch.Tensor]:
     if crc32(data) != part.crc:
         raise CorruptShardError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lazycache.codec.columns import Values, column_type, to_array
+from lazycache.codec.table_bounds import check_bounds
 from lazycache.errors import CorruptShardError
 
 
@@ -34,12 +36,34 @@ def decode_table(data: bytes) -> pa.Table:
     """Return the rows of a table file.
 
     Raises:
-        CorruptShardError: the bytes are not a Parquet file, or differ from what was written.
+        CorruptShardError: the bytes are not a Parquet file, differ from what was written, or say of
+            rows that would take far more memory than any table (see `table_bounds`).
     """
     try:
-        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as exc:
+        with open_table(pa.BufferReader(data), length=len(data)) as file:
+            return file.read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as exc:  # names that are no text, too
         raise CorruptShardError(f"A table file of {len(data):,} bytes is damaged: {exc}") from exc
+
+
+def open_table(source: pa.NativeFile, *, length: int) -> pq.ParquetFile:
+    """Open a table file of `length` bytes whose rows take a bounded amount of memory.
+
+    Raises:
+        CorruptShardError: they would take more; see `check_bounds`.
+        ArrowException, OSError, ValueError: it cannot be read.
+    """
+
+    def opened(**options: Any) -> pq.ParquetFile:
+        return pq.ParquetFile(source, page_checksum_verification=True, **options)
+
+    def read(start: int, stop: int) -> bytes:
+        source.seek(min(start, length))
+        data: bytes = source.read(max(0, min(stop, length) - start))
+        return data
+
+    check_bounds(opened=opened, read=read, length=length)
+    return opened()
 
 
 def run_lengths(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ and arrays::
 
     lazycache.json
     _log/00000000000000000007.json
+    _log/pack-<first>-<last>.json
     data/<site>/<unique>-r<rank>.parquet
     stats/<site>/<unique>-r<rank>.parquet
     tables/<table>/<unique>-r<rank>.parquet
@@ -21,6 +22,12 @@ from lazycache.errors import StorageError
 
 IDENTITY = "lazycache.json"
 """Path of the identity: what makes a folder a dataset."""
+
+CARD = "README.md"
+"""Path of the card: what a dataset is, for people. No reader needs it."""
+
+CARD_MARK = b"---\n# Written by lazycache; `lazycache card --write` replaces it.\n"
+"""How a card begins; a file of this name that begins otherwise is somebody else's."""
 
 LOG_PREFIX = "_log/"
 """Folder of the commits."""
@@ -47,6 +54,7 @@ _FOLDER_BYTES = 200  # file systems stop at 255 bytes per name; some encrypting 
 _PATH_CHARS = 1024  # the longest key that S3 takes
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]")
 _LOG = re.compile(rf"{LOG_PREFIX}([0-9]{{20}})\.json")
+_PACK = re.compile(rf"{LOG_PREFIX}pack-([0-9]{{20}})-([0-9]{{20}})\.json")
 _UNIQUE = re.compile(r"[A-Za-z0-9]{1,64}")
 # `:` is a drive, a stream or a protocol somewhere; site names carry it escaped
 _FORBIDDEN = r"\x00-\x1f\x7f\\:\ud800-\udfff"
@@ -163,6 +171,29 @@ def parse_log_path(path: str) -> int | None:
     match = _LOG.fullmatch(path)
     version = int(match[1]) if match else 0
     return version or None
+
+
+def pack_path(first: int, last: int) -> str:
+    """Return the path of the pack of some commits.
+
+    Example:
+        >>> pack_path(1, 100)
+        '_log/pack-00000000000000000001-00000000000000000100.json'
+    """
+    assert 0 < first <= last < 10**20, f"not versions: {first} to {last}"
+    return f"{LOG_PREFIX}pack-{first:020d}-{last:020d}.json"
+
+
+def parse_pack_path(path: str) -> tuple[int, int] | None:
+    """Return the first and last version of a pack; None for anything else.
+
+    Example:
+        >>> parse_pack_path(pack_path(101, 200)), parse_pack_path("_log/pack-1-2.json")
+        ((101, 200), None)
+    """
+    match = _PACK.fullmatch(path)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    return (first, last) if 0 < first <= last else None
 
 
 def check_path(path: str) -> str:

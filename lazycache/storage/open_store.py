@@ -34,9 +34,9 @@ def open_store(url: Url, *, create: bool, storage_options: Mapping[str, Any] | N
     if not address:
         raise StorageError("The address is empty: give a folder or a URL.")
     if "://" in address and not address.startswith(_LOCAL):
-        from lazycache.storage.fsspec_store import FsspecStore
+        from lazycache.storage.remote_store import remote_store
 
-        return FsspecStore(address, storage_options=storage_options or {})
+        return remote_store(address, storage_options=storage_options or {})
     from lazycache.storage.local_store import LocalStore
 
     return LocalStore(_folder(address), create=create)

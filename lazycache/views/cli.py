@@ -26,6 +26,7 @@ from lazycache.views.arguments import (
     pool_of,
     positions_of,
 )
+from lazycache.views.care_commands import COMMANDS as CARE_COMMANDS
 from lazycache.views.model_sites import print_sites
 from lazycache.views.question_commands import COMMANDS
 from lazycache.views.render import (
@@ -36,6 +37,8 @@ from lazycache.views.render import (
     sites_table,
     stored_bytes,
 )
+from lazycache.views.sharing_commands import COMMANDS as SHARING_COMMANDS
+from lazycache.views.verify_commands import COMMANDS as VERIFY_COMMANDS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -210,7 +213,7 @@ def head(
     print_answer(result, form=form, most=rows)
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *CARE_COMMANDS, *VERIFY_COMMANDS, *SHARING_COMMANDS):
     app.command()(command)
 
 
@@ -221,7 +224,7 @@ def _summary(cache: ActivationCache) -> str:
     return (
         f"[bold]{escape(cache.url)}[/]: {counted(snapshot.rows('tokens'), 'token')} of "
         f"{counted(snapshot.rows('examples'), 'example')} × {counted(len(cache), 'site')} = "
-        f"{bytes_text(size)} in {counted(len(snapshot.commits), 'commit')} "
+        f"{bytes_text(size)} in {counted(snapshot.version, 'commit')} "
         f"(version {snapshot.version}, {escape(snapshot.identity.uuid)})"
     )
 

@@ -6,20 +6,28 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 
 import numpy as np
 
+from lazycache.catalog.checkpoints import after_commit
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CommitConflictError
 from lazycache.types import EXAMPLES, ArrayRef, Commit, RunInfo, SiteSpec
 from lazycache.writer.array_files import ArrayFiles
 from lazycache.writer.feed import Feed
+from lazycache.writer.group import Group
 from lazycache.writer.jobs import Job, Mark, Stop
 from lazycache.writer.settings import Settings
+from lazycache.writer.shared_commit import commit_shared
 from lazycache.writer.transaction import Transaction
+
+
+def nothing_to_compare(_: RunInfo) -> None:
+    """Take whatever another process says of a run that both have begun at once."""
 
 
 class Committer:
@@ -35,8 +43,13 @@ class Committer:
         arrays: ArrayFiles,
         specs: Callable[[], Mapping[str, SiteSpec]],
         settings: Settings,
+        group: Group | None = None,
+        same_run: Callable[[RunInfo], None] = nothing_to_compare,
     ) -> None:
         self._feed = feed
+        self._group = group
+        self._same_run = same_run
+        self._beginning = settings.session  # until a commit has said so
         self._log = log
         self._name = runs[0].name
         self._undeclared = tuple(run for run in runs if run.name not in snapshot.runs)
@@ -84,7 +97,7 @@ class Committer:
         """Wait for the next job, and make one when the oldest uncommitted row is old enough."""
         with self._feed.lock:
             while job.next is None and not self._feed.failed:
-                since = self._feed.tail.since
+                since = None if self._group is not None else self._feed.tail.since
                 wait_s = None if since is None else since + self._settings.commit_seconds
                 if wait_s is not None and (wait_s := wait_s - monotonic()) <= 0:
                     self._feed.mark()
@@ -97,17 +110,40 @@ class Committer:
         if not self._gathered(transaction):
             return
         draft = self._draft(transaction, arrays)
-        # what others commit meanwhile is checked: sites by the log, ids of examples here
-        written = self._log.append(
-            draft, base=self.version, validate=lambda theirs: _check_examples(draft, theirs)
-        )
-        self._undeclared = ()
-        self._sites_declared.update(spec.name for spec in draft.sites)
+        if self._group is None:
+            version = self._append(draft)
+        else:
+            version = commit_shared(self._group, draft, self._append_new)
         with self._feed.lock:
-            self.version = transaction.version = written.version
-            self.commits += 1
+            self.commits += version != self.version
+            self.version = transaction.version = version
             self.rows = transaction.rows
             self._feed.changed.notify_all()
+
+    def _append_new(self, draft: Commit) -> int:
+        """Write the record of all processes, if there is anything to say."""
+        new = tuple(site for site in draft.sites if site.name not in self._sites_declared)
+        draft = replace(draft, sites=new)
+        said = (draft.tables, draft.shards, draft.arrays, draft.sites, draft.runs)
+        return self._append(draft) if any(said) else self.version
+
+    def _append(self, draft: Commit) -> int:
+        # what others commit meanwhile is checked: sites by the log, the rest here
+        written = self._log.append(
+            draft, base=self.version, validate=lambda theirs: self._check(draft, theirs)
+        )
+        self._undeclared = ()
+        self._beginning = None
+        self._sites_declared.update(spec.name for spec in draft.sites)
+        after_commit(self._log.store, written.version)
+        return written.version
+
+    def _check(self, draft: Commit, theirs: Commit) -> None:
+        declared = {run.name: run for run in theirs.runs}
+        for run in draft.runs:
+            if run.name in declared:
+                self._same_run(declared[run.name])
+        _check_examples(draft, theirs)
 
     def _gathered(self, transaction: Transaction) -> bool:
         """Wait for the workers; from True on a log record may exist."""
@@ -120,8 +156,8 @@ class Committer:
     def _draft(self, transaction: Transaction, arrays: Sequence[ArrayRef]) -> Commit:
         files = transaction.files
         specs = self._specs()
-        # also a site that has no row yet: it exists, of no length
-        new = specs.keys() - self._sites_declared
+        # also a site that has no row yet: it exists, of no length; to a group all are told
+        new = specs.keys() - (self._sites_declared if self._group is None else set())
         return Commit(
             version=self.version + 1,
             txn=transaction.txn,
@@ -133,6 +169,8 @@ class Committer:
             tables=tuple(sorted(files.tables, key=lambda ref: (ref.table, ref.row_start))),
             shards=tuple(sorted(files.shards, key=lambda ref: (ref.site, ref.row_start))),
             arrays=tuple(arrays),
+            session=self._beginning,
+            writer_session=self._settings.session,
         )
 
 

@@ -91,12 +91,15 @@ class Feed:
                     )
                 )
 
-    def mark(self) -> Transaction | None:
-        """Close the batches since the last mark as one transaction; return the newest there is."""
+    def mark(self, *, empty: bool = False) -> Transaction | None:
+        """Close the batches since the last mark as one transaction; return the newest there is.
+
+        `empty` makes one also if there is no batch.
+        """
         with self.lock:
             self.check()
             tail = self.tail
-            if tail.since is None:
+            if tail.since is None and not empty:
                 return tail.last
             new = Transaction(waiting=len(self._at), rows=tail.rows)
             self._publish(

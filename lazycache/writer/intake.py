@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow as pa
 from lazycache.codec.columns import Values, column_type, to_array
 from lazycache.codec.dtypes import as_bytes
 from lazycache.codec.spec import spec_of_block
+from lazycache.codec.tiles import fitting_tile
 from lazycache.errors import CaptureError, StorageError, UnsupportedDtypeError
 from lazycache.storage.layout import site_dir
 from lazycache.types import (
@@ -37,9 +39,14 @@ class Intake:
     """
 
     def __init__(
-        self, *, sites: Mapping[str, SiteSpec], columns: Mapping[str, Mapping[str, str]]
+        self,
+        *,
+        sites: Mapping[str, SiteSpec],
+        columns: Mapping[str, Mapping[str, str]],
+        tiles: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._sites = dict(sites)
+        self._tiles = tiles
         self._columns = {
             table: {**columns.get(table, {}), **{name: _INDEX_TYPES[name] for name in index}}
             for table, index in INDEX_COLUMNS.items()
@@ -141,6 +148,7 @@ class Intake:
             if name not in self._sites:
                 site_dir(name)
             spec = spec_of_block(name, block)
+            fitting_tile(spec, self._tiles.get(name))
         except UnsupportedDtypeError as exc:
             raise UnsupportedDtypeError(f"site {name!r}: {exc}") from exc
         except (CaptureError, StorageError) as exc:

@@ -1,9 +1,11 @@
 """The sizes that every part of the writer goes by."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lazycache.errors import CaptureError
+from lazycache.types import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,10 @@ class Settings:
     """Number of this process among those that write; part of every file name."""
     statistics: bool = True
     """Whether shards get statistics."""
+    session: Session | None = None
+    """What the first commit begins: this process as its rank; None of one that writes alone."""
+    tiles: Mapping[str, int] = field(default_factory=dict)
+    """Site to the units of the tiles that its rows are to be cut into, where they can be."""
 
     def __post_init__(self) -> None:
         for name in ("queue_bytes", "shard_bytes", "chunk_rows", "commit_bytes"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from lazycache.codec.shard import ShardEncoder
+from lazycache.codec.tiles import fitting_tile
 from lazycache.storage.layout import shard_path, stats_path
 from lazycache.storage.store import Store, Upload
 from lazycache.types import ChunkRef, ShardRef, SiteSpec
@@ -133,6 +134,7 @@ class SiteLane:
             row_start=shard.row_start,
             covers=self._covers,
             chunks=tuple(shard.chunks),
+            tile=shard.encoder.tile,
         )
 
     def finish(self) -> list[ShardRef]:
@@ -167,7 +169,8 @@ class SiteLane:
         name, unique, rank = self._spec.name, uuid.uuid4().hex, self._settings.rank
         path = shard_path(name, unique=unique, rank=rank)
         upload = self._store.create(path)
-        encoder = ShardEncoder(self._spec, write=upload.write)
+        tile = fitting_tile(self._spec, self._settings.tiles.get(name))
+        encoder = ShardEncoder(self._spec, write=upload.write, tile=tile)
         statistics = self._statistics(stats_path(name, unique=unique, rank=rank))
         return _OpenShard(path, self._row, upload, encoder, statistics)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -16,8 +16,9 @@ from lazycache.errors import CaptureError, LazycacheError
 from lazycache.storage.store import Store
 from lazycache.types import INDEX_COLUMNS, RowBatch, RunInfo
 from lazycache.writer.array_files import ArrayFiles
-from lazycache.writer.committer import Committer
+from lazycache.writer.committer import Committer, nothing_to_compare
 from lazycache.writer.feed import Feed
+from lazycache.writer.group import Group
 from lazycache.writer.intake import Intake
 from lazycache.writer.jobs import Load
 from lazycache.writer.parts import Part, Place, SitePart, TablePart
@@ -66,6 +67,10 @@ class DatasetWriter:
             with the first commit. They must not change until then.
         columns: types of columns by table, whatever they are in the snapshot: a reader shows a
             column of several types as one that holds them all.
+        group: processes that commit together: each calls `commit` and `close` as often as the
+            others, and no commit begins by itself. None commits alone.
+        same_run: told what another process says of the run, if both begin it at once; it raises
+            if that is another one.
 
     Raises:
         CaptureError: an array cannot be stored, or differs from what the run has.
@@ -107,15 +112,18 @@ class DatasetWriter:
         arrays: Mapping[str, torch.Tensor] = MappingProxyType({}),
         notes: Sequence[RunInfo] = (),
         columns: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        group: Group | None = None,
+        same_run: Callable[[RunInfo], None] = nothing_to_compare,
     ) -> None:
         self._settings = settings
+        self._group = group
         files = ArrayFiles(arrays, run=run.name, snapshot=snapshot, store=store, rank=settings.rank)
         count = min(_WORKERS, os.cpu_count() or 1)
         self._feed = Feed(limit=settings.queue_bytes, readers=count)
         known = {
             table: {**snapshot.columns(table), **columns.get(table, {})} for table in INDEX_COLUMNS
         }
-        self._intake = Intake(sites=snapshot.sites, columns=known)
+        self._intake = Intake(sites=snapshot.sites, columns=known, tiles=settings.tiles)
         self._checking = threading.Lock()
         self._worker_of: dict[tuple[bool, str], int] = {}  # (is a site, name)
         self._weights = [0] * count
@@ -133,6 +141,8 @@ class DatasetWriter:
             arrays=files,
             specs=self._intake.specs,
             settings=self._settings,
+            group=group,
+            same_run=same_run,
         )
         for worker in self._workers:
             worker.start()
@@ -181,7 +191,7 @@ class DatasetWriter:
             return
         self._feed.put(load)
         tail = self._feed.tail
-        if tail.charged - tail.marked >= self._settings.commit_bytes:
+        if self._group is None and tail.charged - tail.marked >= self._settings.commit_bytes:
             self._feed.mark()
 
     def commit(self) -> int:
@@ -210,7 +220,8 @@ class DatasetWriter:
             self._end()
             raise
         except BaseException:  # Ctrl-C: the threads commit what there is, then end by themselves
-            self._feed.mark()
+            if self._group is None:
+                self._feed.mark()
             self._stop()
             raise
         self._end()
@@ -241,7 +252,7 @@ class DatasetWriter:
             self._feed.stop()
 
     def _commit(self) -> int:
-        transaction = self._feed.mark()
+        transaction = self._feed.mark(empty=self._group is not None)
         return self._committer.version if transaction is None else self._feed.wait(transaction)
 
     def _end(self) -> None:

@@ -33,6 +33,15 @@ def test_the_printed_decoder_reads_a_shard(printed, tmp_path):
     assert torch.equal(torch.from_numpy(read.copy()), values)
 
 
+@pytest.mark.parametrize("tile", [4, 5])
+def test_the_printed_decoder_reads_tiles(printed, tmp_path, tile):
+    """Tiles that end with the row, and a last one that is narrower."""
+    values = torch.arange(120.0).reshape(10, 3, 4)
+    write_shard(tmp_path / "s.parquet", values, chunk_rows=4, tile=tile)
+    read = printed["read_tiled_float32"](tmp_path / "s.parquet")
+    assert torch.equal(torch.from_numpy(read.copy()), values)
+
+
 @pytest.mark.parametrize("widths", [[4, 1, 9, 9, 2], [6, 6, 6], [5]])
 def test_both_printed_decoders_read_ragged_rows(printed, tmp_path, widths):
     """Rows of their own widths, once as Parquet and once by the numbers of the log."""

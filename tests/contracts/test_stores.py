@@ -7,6 +7,7 @@ from contracts.store_contract import StoreContract
 
 from lazycache.storage.fsspec_store import FsspecStore
 from lazycache.storage.local_store import LocalStore
+from lazycache.storage.open_store import open_store
 
 
 class TestLocalStore(StoreContract):
@@ -34,3 +35,23 @@ class TestMemoryStore(StoreContract):
         yield store
         for info in list(store.list("")):
             store.delete(info.path)
+
+
+class TestMoto(StoreContract):
+    """The S3 that AWS documents, with the retries that users get."""
+
+    races, ranges = 5, 100
+
+    @pytest.fixture
+    def store(self, moto):
+        return open_store(moto.url(), create=True, storage_options=moto.storage_options)
+
+
+class TestSeaweedFS(StoreContract):
+    """A real S3 server, with the retries that users get."""
+
+    races, ranges = 3, 100
+
+    @pytest.fixture
+    def store(self, s3):
+        return open_store(s3.url(), create=True, storage_options=s3.storage_options)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lazycache.errors import StorageError
@@ -21,7 +22,7 @@ class ServerError(Exception):
 class FakeBucket(MemoryFileSystem):
     """An object store in memory: creates atomically, streams uploads, fails on demand."""
 
-    protocol = ("s3", "s3a")
+    protocol = ("gs", "gcs")
     cachable = False
     status = None
     requests: ClassVar[list] = []
@@ -78,8 +79,8 @@ def bucket(monkeypatch):
     monkeypatch.setattr(FakeBucket, "pseudo_dirs", [""])
     monkeypatch.setattr(FakeBucket, "status", None)
     monkeypatch.setattr(FakeBucket, "requests", [])
-    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda _url: (FakeBucket(), "/bucket/dataset"))
-    return FsspecStore("s3://bucket/dataset", storage_options={})
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda _, **__: (FakeBucket(), "/bucket/dataset"))
+    return FsspecStore("gs://bucket/dataset", storage_options={})
 
 
 def test_one_request_per_range_with_bytes(bucket):
@@ -201,3 +202,21 @@ def test_modified_times_by_any_name():
     assert _modified({"LastModified": moment}) == moment.timestamp()
     assert _modified({"mtime": 12}) == 12.0
     assert _modified({"created": "yesterday"}) == 0.0
+
+
+def test_a_driver_that_asks_in_turn_is_asked_from_threads(tmp_path):
+    """Of a driver without ranges of its own, several are on their way at once."""
+    together = threading.Barrier(8, timeout=20)
+
+    class InTurn(LocalFileSystem):
+        protocol = "inturn"
+
+        def cat_file(self, path, start=None, end=None, **options):
+            together.wait()
+            return super().cat_file(path, start, end, **options)
+
+    fsspec.register_implementation("inturn", InTurn, clobber=True)
+    (tmp_path / "a").write_bytes(bytes(range(80)))
+    store = FsspecStore(f"inturn://{tmp_path}", storage_options={})
+    ranges = [(10 * i, 10 * i + 10) for i in range(8)]
+    assert store.get_ranges("a", ranges) == [bytes(range(a, b)) for a, b in ranges]

@@ -17,12 +17,12 @@ import torch
 from lazycache.cache.computing.operands import Operand, RowsOf
 from lazycache.cache.computing.program import Node, evaluate, leaves, steps
 from lazycache.cache.computing.shared_operands import Loaded, RowsFor
-from lazycache.cache.files.gather import empty, places_of
+from lazycache.cache.files.gather import empty
 from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.reading.costs import Tally, summed
 from lazycache.cache.reading.row_reader import WorkedOut
 from lazycache.cache.selecting.plan import Rows, blocks
-from lazycache.cache.selecting.units import Units, all_units
+from lazycache.cache.selecting.units import Units, all_units, places_of
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import SelectionError
 from lazycache.types import SiteSpec

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from lazycache.cache.files.gather import places_of
 from lazycache.cache.reading.costs import Tally, summed
 from lazycache.cache.reading.reader import Reader
 from lazycache.cache.selecting.plan import Rows, as_array, blocks
-from lazycache.cache.selecting.units import Units, of_map
+from lazycache.cache.selecting.units import Units, of_map, places_of
 
 if TYPE_CHECKING:
     from lazycache.cache.tensor.lazy_tensor import LazyTensor

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from lazycache.cache.computing.pairing import Pairs
-from lazycache.cache.files.gather import empty, places_of, words_of
+from lazycache.cache.files.gather import empty, words_of
 from lazycache.cache.reading.costs import Tally, summed
 from lazycache.cache.reading.row_reader import WorkedOut
 from lazycache.cache.reading.source import Source
 from lazycache.cache.selecting import units as unit_selection
 from lazycache.cache.selecting.examples import ExampleMap, build
 from lazycache.cache.selecting.plan import Rows, as_array, blocks
-from lazycache.cache.selecting.units import Units
+from lazycache.cache.selecting.units import Units, places_of
 from lazycache.cache.tables.row_origins import through
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import SelectionError

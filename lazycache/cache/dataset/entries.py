@@ -20,6 +20,7 @@ from lazycache.cache.values.tree_values import Decoder
 from lazycache.catalog.snapshot import PlacedShard
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import CorruptShardError, SelectionError
+from lazycache.storage.known_files import KnownFiles
 from lazycache.storage.store import Store
 from lazycache.types import EXAMPLES, TOKENS, EntryRef, IoCounters, ShardRef, SiteSpec, TensorRef
 
@@ -39,6 +40,7 @@ class Entries:
         store: Store,
         refs: Mapping[str, EntryRef],
         *,
+        files: KnownFiles,
         io: IoCounters,
         check: bool,
         budget_bytes: int,
@@ -50,7 +52,7 @@ class Entries:
         self._budget_bytes = budget_bytes
         self._reopen = reopen
         self._tensors = _TensorFiles(refs)
-        self.reader = Reader(store, self._tensors, io=io, check=check)
+        self.reader = Reader(store, self._tensors, io=io, check=check, files=files)
         """Reads the rows of the tensors' files."""
 
     def value(self, name: str) -> Any:

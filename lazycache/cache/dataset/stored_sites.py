@@ -33,6 +33,7 @@ from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.catalog.computed import all_sites
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import QueryError, StorageError
+from lazycache.storage.known_files import known_files
 from lazycache.storage.store import Store
 from lazycache.types import CALLS_OF, RAGGED, TOKENS, IoCounters, SiteSpec
 
@@ -66,7 +67,11 @@ class StoredSites:
         """What there is, at which version."""
         self.io = IoCounters() if io is None else io
         """What was read since it was opened, or since `io.reset()`."""
-        self.reader = SiteReader(store, snapshot, io=self.io, check=check)
+        self.files = known_files(
+            store, uuid=snapshot.identity.uuid, storage_options=storage_options
+        )
+        """Gives ranges of its files, from the block cache of this machine where that is nearer."""
+        self.reader = SiteReader(store, snapshot, io=self.io, check=check, files=self.files)
         """Reads absolute rows; SQL reads through it too."""
         self.address = Address(
             location or store.url,
@@ -123,6 +128,7 @@ class StoredSites:
                 self._entries = Entries(
                     self.store,
                     self.snapshot.entries,
+                    files=self.files,
                     io=self.io,
                     check=self.address.check,
                     budget_bytes=self._budget_bytes,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.catalog.identity import read_identity
-from lazycache.catalog.log import CommitLog
+from lazycache.catalog.loading import newer_snapshot
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import SelectionError, StorageError
-from lazycache.types import Commit, IoCounters
+from lazycache.types import IoCounters
 
 
-def check_version(version: int | None, *, newest: int, url: str) -> None:
-    """Refuse a version that a dataset does not have; None is the newest.
+def check_version(version: int | None, *, newest: int, url: str, expired: int = 0) -> None:
+    """Refuse a version that a dataset does not have, or no longer; None is the newest.
 
     Raises:
         SelectionError: says which there are.
@@ -23,6 +21,11 @@ def check_version(version: int | None, *, newest: int, url: str) -> None:
     """
     if version is not None and not 0 <= version <= newest:
         raise SelectionError(f"{url} has no snapshot {version}: its versions are 0 to {newest}.")
+    if version is not None and version < expired:
+        raise SelectionError(
+            f"Snapshot {version} of {url} has expired: files that only versions before {expired} "
+            f"need were removed. Its versions are {expired} to {newest}."
+        )
 
 
 def at_version(sites: StoredSites, version: int) -> StoredSites:
@@ -31,15 +34,12 @@ def at_version(sites: StoredSites, version: int) -> StoredSites:
     Cost: an older version reads nothing, a newer one the log records that are new.
 
     Raises:
-        SelectionError: no such version.
+        SelectionError: no such version, or it has expired.
         StorageError: the dataset is no longer there, or another one is.
     """
-    commits = list(sites.snapshot.commits)
-    if version > len(commits):
-        commits += _newer(sites)
-    check_version(version, newest=len(commits), url=sites.url)
-    replayed = Snapshot.replay(sites.snapshot.identity, commits[:version])
-    return sites.showing(replayed, io=IoCounters())
+    known = sites.snapshot if version <= sites.version else _newest(sites)
+    check_version(version, newest=known.version, url=sites.url, expired=known.expired)
+    return sites.showing(known.at(version), io=IoCounters())
 
 
 def newest(sites: StoredSites) -> StoredSites:
@@ -50,11 +50,8 @@ def newest(sites: StoredSites) -> StoredSites:
     Raises:
         StorageError: the dataset is no longer there, or another one is.
     """
-    commits = _newer(sites)
-    if not commits:
-        return sites
-    snapshot = Snapshot.replay(sites.snapshot.identity, commits, sites.snapshot)
-    return sites.showing(snapshot, io=sites.io)
+    snapshot = _newest(sites)
+    return sites if snapshot is sites.snapshot else sites.showing(snapshot, io=sites.io)
 
 
 def check_same(sites: StoredSites) -> None:
@@ -70,6 +67,6 @@ def check_same(sites: StoredSites) -> None:
         )
 
 
-def _newer(sites: StoredSites) -> Sequence[Commit]:
+def _newest(sites: StoredSites) -> Snapshot:
     check_same(sites)
-    return CommitLog(sites.store).read(after=sites.version)
+    return newer_snapshot(sites.store, sites.snapshot)

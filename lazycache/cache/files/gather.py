@@ -13,7 +13,7 @@ import torch
 
 from lazycache.cache.files.parallel import PIECE_VALUES, share
 from lazycache.cache.selecting.plan_checks import ALIGNMENT
-from lazycache.cache.selecting.units import Units
+from lazycache.cache.selecting.units import Units, places_of
 from lazycache.errors import MemoryBudgetError
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -132,17 +132,6 @@ def _slot(row_bytes: int) -> int:
 def as_tensor(raw: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
     """Return bytes of an array as a tensor that shares and owns its memory."""
     return torch.from_numpy(raw).view(dtype).view(shape)
-
-
-def places_of(units: Units) -> np.ndarray:
-    """Return the elements of a row that are selected, in order: int64[n]."""
-    if units.positions is not None:
-        return units.positions.reshape(-1)
-    assert units.strides is not None
-    places = np.array(units.start, dtype=np.int64)
-    for n, s in zip(units.shape, units.strides, strict=True):
-        places = places[..., None] + np.arange(n) * s
-    return places.reshape(-1)
 
 
 def words_of(tensor: torch.Tensor) -> np.ndarray:

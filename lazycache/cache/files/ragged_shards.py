@@ -10,12 +10,13 @@ from typing import Protocol
 import numpy as np
 
 from lazycache.cache.files.gather import words_of
+from lazycache.cache.files.parallel import ordered
 from lazycache.cache.files.ragged_rows import Block, Run, Wanted, Widths, placed, runs
-from lazycache.cache.files.shards import FetchedShards, MappedShards, verify
+from lazycache.cache.files.shards import FetchedShards, MappedShards, fetchers, verify
 from lazycache.cache.selecting.plan import SitePlan
 from lazycache.cache.selecting.plan_checks import WIDTH_BYTES
+from lazycache.storage.known_files import KnownFiles, checked
 from lazycache.storage.ranges import Merged, coalesce, scatter
-from lazycache.storage.store import Store
 from lazycache.types import IoCounters
 
 _WIDTH = np.dtype("<i4")
@@ -74,10 +75,10 @@ class FetchedRagged:
     """Ragged shards behind a store: ranged reads, near ranges merged into one request."""
 
     def __init__(
-        self, fetched: FetchedShards, store: Store, io: IoCounters, *, max_gap: int
+        self, fetched: FetchedShards, files: KnownFiles, io: IoCounters, *, max_gap: int
     ) -> None:
         self._fetched = fetched
-        self._store = store
+        self._files = files
         self._io = io
         self._max_gap = max_gap
         self._widths = Widths()
@@ -87,23 +88,43 @@ class FetchedRagged:
         return placed(plan, self._ends, rows)[-1]
 
     def blocks(self, plan: SitePlan, wanted: Wanted) -> Iterator[Block]:
-        """Yield what is wanted, shard after shard: the ranges of a shard in one call."""
+        """Yield what is wanted, shard after shard: the ranges of a shard in one call.
+
+        Small ones of some shards at once, as `FetchedShards.copy` does.
+        """
         found = list(runs(plan, self._ends, wanted))
-        self._fetched.check(plan, sorted({run.chunk for run in found}))
-        shards = np.array([plan.shard[run.chunk] for run in found], dtype=np.int64)
-        for shard in np.unique(shards).tolist():
-            here = [found[i] for i in np.flatnonzero(shards == shard)]
-            parts = [part for run in here for part in self._parts(plan, run, wanted)]
-            ranges = [part.span for part in parts]
-            merged, buffers = self._fetch(plan, shard, ranges)
-            self._io.add(
-                requests=len(merged),
-                rows=sum(run.rows for run in here),
-                nbytes=sum(m.stop - m.start for m in merged),
-            )
-            _verify_whole(plan, {run.chunk for run in here}, merged, buffers)
-            for part, data in zip(parts, scatter(ranges, merged, buffers), strict=True):
-                yield part.block(plan, data, wanted)
+        by_shard: dict[int, list[Run]] = {}
+        for run in found:
+            by_shard.setdefault(int(plan.shard[run.chunk]), []).append(run)
+        row_bytes = plan.spec.row_bytes
+        most = max(
+            (sum(r.rows * r.width for r in here) * row_bytes for here in by_shard.values()),
+            default=0,
+        )
+        for blocks in ordered(
+            lambda shard: self._of_shard(plan, shard, by_shard[shard], wanted),
+            by_shard,
+            workers=fetchers(len(by_shard), most_bytes=most),
+        ):
+            yield from blocks
+
+    def _of_shard(
+        self, plan: SitePlan, shard: int, found: Sequence[Run], wanted: Wanted
+    ) -> list[Block]:
+        """Return what is wanted of one shard."""
+        parts = [part for run in found for part in self._parts(plan, run, wanted)]
+        ranges = [part.span for part in parts]
+        chunks = {run.chunk for run in found}
+        rows = sum(run.rows for run in found)
+
+        def read() -> list[memoryview]:
+            self._fetched.check(plan, sorted(chunks))
+            merged, buffers = self._fetch(plan, shard, ranges, rows=rows)
+            _verify_whole(plan, chunks, merged, buffers)
+            return scatter(ranges, merged, buffers)
+
+        datas = checked(self._files, plan.shards[shard], read)
+        return [part.block(plan, data, wanted) for part, data in zip(parts, datas, strict=True)]
 
     def _parts(self, plan: SitePlan, run: Run, wanted: Wanted) -> Iterator[_Part]:
         """Cut a run where what is wanted of a row is less than the row, and the rows are wide."""
@@ -119,29 +140,43 @@ class FetchedRagged:
                 yield _part(plan, row, range(first, first + stop - start), slice(start, stop))
 
     def _fetch(
-        self, plan: SitePlan, shard: int, ranges: Sequence[tuple[int, int]]
-    ) -> tuple[list[Merged], list[bytes]]:
+        self, plan: SitePlan, shard: int, ranges: Sequence[tuple[int, int]], *, rows: int
+    ) -> tuple[list[Merged], list[memoryview]]:
         merged = coalesce(ranges, max_gap=self._max_gap)
-        path = plan.shards[shard].path
-        return merged, self._store.get_ranges(path, [(m.start, m.stop) for m in merged])
+        got = self._files.get_ranges(plan.shards[shard], [(m.start, m.stop) for m in merged])
+        self._io.add(requests=got.requests, rows=rows, nbytes=got.nbytes, cached=got.cached)
+        return merged, got.parts
 
     def _ends(self, plan: SitePlan, chunks: Sequence[int]) -> dict[int, np.ndarray]:
         return self._widths.ends(plan, chunks, self._read)
 
     def _read(self, plan: SitePlan, chunks: Sequence[int]) -> list[np.ndarray]:
+        """Return the widths of the rows of chunks: of a shard in one call, some shards at once."""
+        by_shard: dict[int, list[int]] = {}
+        for chunk in chunks:
+            by_shard.setdefault(int(plan.shard[chunk]), []).append(chunk)
+        most = max((int(plan.sizes[here].sum()) for here in by_shard.values()), default=0)
         found: dict[int, np.ndarray] = {}
-        shards = plan.shard[np.array(chunks, dtype=np.int64)]
-        for shard in np.unique(shards).tolist():
-            here = [chunk for chunk, of in zip(chunks, shards.tolist(), strict=True) if of == shard]
-            starts = [int(plan.widths_at[chunk]) for chunk in here]
-            nbytes = [int(plan.sizes[chunk]) * WIDTH_BYTES for chunk in here]
-            ranges = [(start, start + size) for start, size in zip(starts, nbytes, strict=True)]
-            merged, buffers = self._fetch(plan, shard, ranges)
-            total = sum(m.stop - m.start for m in merged)
-            self._io.add(requests=len(merged), rows=0, nbytes=total)
-            for chunk, data in zip(here, scatter(ranges, merged, buffers), strict=True):
-                found[chunk] = np.frombuffer(data, dtype=_WIDTH)
+        for widths in ordered(
+            lambda shard: self._widths_of(plan, shard, by_shard[shard]),
+            by_shard,
+            workers=fetchers(len(by_shard), most_bytes=most * WIDTH_BYTES),
+        ):
+            found.update(widths)
         return [found[chunk] for chunk in chunks]
+
+    def _widths_of(
+        self, plan: SitePlan, shard: int, chunks: Sequence[int]
+    ) -> dict[int, np.ndarray]:
+        starts = [int(plan.widths_at[chunk]) for chunk in chunks]
+        nbytes = [int(plan.sizes[chunk]) * WIDTH_BYTES for chunk in chunks]
+        ranges = [(start, start + size) for start, size in zip(starts, nbytes, strict=True)]
+        merged, buffers = self._fetch(plan, shard, ranges, rows=0)
+        parts = scatter(ranges, merged, buffers)
+        return {
+            chunk: np.frombuffer(part, dtype=_WIDTH)
+            for chunk, part in zip(chunks, parts, strict=True)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +236,7 @@ def _head_runs(heads: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _verify_whole(
-    plan: SitePlan, chunks: set[int], merged: Sequence[Merged], buffers: Sequence[bytes]
+    plan: SitePlan, chunks: set[int], merged: Sequence[Merged], buffers: Sequence[memoryview]
 ) -> None:
     """Compare the checksum of every chunk that was fetched whole.
 
@@ -213,4 +248,4 @@ def _verify_whole(
         stop = start + int(plan.nbytes[chunk])
         for piece, buffer in zip(merged, buffers, strict=True):
             if piece.start <= start and stop <= piece.stop:
-                verify(plan, chunk, memoryview(buffer)[start - piece.start : stop - piece.start])
+                verify(plan, chunk, buffer[start - piece.start : stop - piece.start])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import Protocol
@@ -26,9 +26,9 @@ from lazycache.cache.files.readahead import read_ahead
 from lazycache.cache.selecting.plan import Rows, SitePlan, Span, as_array, blocks, count_ranges
 from lazycache.cache.selecting.units import Units
 from lazycache.errors import CorruptShardError
-from lazycache.storage.ranges import coalesce, scatter
-from lazycache.storage.store import Store
-from lazycache.types import IoCounters
+from lazycache.storage.known_files import KnownFiles, checked
+from lazycache.storage.ranges import batches, bridged, coalesce
+from lazycache.types import IoCounters, ShardRef
 
 COPIED_BYTES = 64 << 10
 """Loads below this are copied: cheaper than a map, of which a process may have 65,530 only."""
@@ -38,6 +38,16 @@ FETCHERS = 16
 
 FETCHED_BYTES = 64 << 20
 """Bytes that they may hold together; what is larger is read by itself."""
+
+
+def fetchers(shards: int, *, most_bytes: int) -> int:
+    """Return how many shards to read at a time, of the largest of which so many bytes are wanted.
+
+    Example:
+        >>> fetchers(40, most_bytes=1 << 20), fetchers(40, most_bytes=1 << 30)
+        (16, 1)
+    """
+    return max(1, min(shards, FETCHERS, FETCHED_BYTES // max(1, most_bytes)))
 
 
 class Shards(Protocol):
@@ -111,10 +121,20 @@ class MappedShards:
 
     def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
         """Return rows in the order given, at least one."""
-        chunk, addresses = plan.locate(rows)
+        chunk, offsets = plan.locate(rows)
         self.check(plan, chunk)
-        shard = plan.shard.take(chunk)
-        bases = np.zeros(len(plan.shards), dtype=np.int64)
+        raw = self.gather(plan, plan.shard.take(chunk), offsets, units=units)
+        self._io.add(requests=0, rows=len(rows), nbytes=0)
+        return as_tensor(raw, plan.dtype.torch, (len(rows), *units.shape))
+
+    def gather(
+        self, plan: SitePlan, shard: np.ndarray, offsets: np.ndarray, *, units: Units
+    ) -> np.ndarray:
+        """Copy the units of rows that begin at these bytes of shards: uint8[bytes], one at least.
+
+        `offsets` is the caller's no more. Counts ranges, but no rows; compares no checksum.
+        """
+        bases, addresses = np.zeros(len(plan.shards), dtype=np.int64), offsets
         # these references keep the maps until the rows are copied, whatever is evicted meanwhile
         maps = {int(i): self.open(plan, int(i)) for i in np.flatnonzero(np.bincount(shard))}
         for i, mapped in maps.items():
@@ -125,8 +145,8 @@ class MappedShards:
         raw = self._gathered(plan, addresses, units=units)
         maps.clear()
         requests = count_ranges(ascending, row_bytes=plan.spec.row_bytes)
-        self._io.add(requests=requests, rows=len(rows), nbytes=raw.nbytes)
-        return as_tensor(raw, plan.dtype.torch, (len(rows), *units.shape))
+        self._io.add(requests=requests, rows=0, nbytes=raw.nbytes)
+        return raw
 
     def _gathered(self, plan: SitePlan, addresses: np.ndarray, *, units: Units) -> np.ndarray:
         """Copy rows from memory: uint8[n * bytes of the units]; no more resident than may be."""
@@ -168,8 +188,8 @@ class MappedShards:
 class FetchedShards:
     """Shards behind a store: ranged reads, near ranges merged into one request."""
 
-    def __init__(self, store: Store, io: IoCounters, *, check: bool, max_gap: int) -> None:
-        self._store = store
+    def __init__(self, files: KnownFiles, io: IoCounters, *, check: bool, max_gap: int) -> None:
+        self._files = files
         self._io = io
         self._max_gap = max_gap
         self._checked: set[tuple[str, int]] | None = set() if check else None
@@ -187,15 +207,20 @@ class FetchedShards:
         stops = np.cumsum([sum(span.rows for span in group) for group in groups]).tolist()
 
         def fill(i: int) -> None:
-            part = out[stops[i - 1] if i else 0 : stops[i]]
-            self._fill(plan, groups[i], units=units, out=part)
+            part, ref = out[stops[i - 1] if i else 0 : stops[i]], plan.shards[groups[i][0].shard]
+            checked(self._files, ref, lambda: self._fill(plan, groups[i], units=units, out=part))
 
-        workers = 1
-        if len(groups) > 1:
-            most = max(sum(s.rows for s in group) for group in groups) * plan.spec.row_bytes
-            workers = min(len(groups), FETCHERS, max(1, FETCHED_BYTES // max(1, most)))
+        most = max((self._bytes(plan, group, units) for group in groups), default=0)
+        workers = fetchers(len(groups), most_bytes=most)
         for _ in ordered(fill, range(len(groups)), workers=workers):
             pass
+
+    def _bytes(self, plan: SitePlan, spans: Sequence[Span], units: Units) -> int:  # noqa: ARG002  # whole rows
+        """Return about how much is fetched for spans of one shard, with the gaps between them."""
+        starts = np.array([span.offset for span in spans], dtype=np.int64)
+        nbytes = np.array([span.rows for span in spans], dtype=np.int64) * plan.spec.row_bytes
+        gaps = starts[1:] - starts[:-1] - nbytes[:-1]
+        return int(nbytes.sum() + gaps[bridged(gaps, max_gap=self._max_gap)].sum())
 
     def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
         """Return rows in the order given; a row that is asked for twice is read once."""
@@ -225,21 +250,28 @@ class FetchedShards:
             (s.offset + first * itemsize, s.offset + ((s.rows - 1) * elements + last) * itemsize)
             for s in pieces
         ]
-        ref = plan.shards[spans[0].shard]
         self.check(plan, sorted({s.chunk for s in spans}))
-        merged = coalesce(ranges, max_gap=self._max_gap)
-        buffers = self._store.get_ranges(ref.path, [(m.start, m.stop) for m in merged])
-        fetched = sum(m.stop - m.start for m in merged)
-        self._io.add(requests=len(merged), rows=len(out), nbytes=fetched)
-        target, done = words_of(out), 0
-        for piece, part in zip(pieces, scatter(ranges, merged, buffers), strict=True):
-            if len(part) == plan.nbytes[piece.chunk]:
-                verify(plan, piece.chunk, part)
-            target[done : done + piece.rows] = rows_of_bytes(
-                part, itemsize=itemsize, rows=piece.rows, row_elements=elements,
+        target, rows = words_of(out), np.cumsum([0, *(piece.rows for piece in pieces)])
+        ref = plan.shards[spans[0].shard]
+        for i, part in self._fetched(ref, ranges, max_gap=self._max_gap):
+            if len(part) == plan.nbytes[pieces[i].chunk]:
+                verify(plan, pieces[i].chunk, part)
+            target[rows[i] : rows[i + 1]] = rows_of_bytes(
+                part, itemsize=itemsize, rows=pieces[i].rows, row_elements=elements,
                 units=units, skip=first,
             )  # fmt: skip
-            done += piece.rows
+        self._io.add(requests=0, rows=len(out), nbytes=0)
+
+    def _fetched(
+        self, ref: ShardRef, ranges: Sequence[tuple[int, int]], *, max_gap: int
+    ) -> Iterator[tuple[int, memoryview]]:
+        """Yield place and bytes of each range of a shard, in order of their bytes."""
+        for some in batches(coalesce(ranges, max_gap=max_gap), nbytes=FETCHED_BYTES):
+            got = self._files.get_ranges(ref, [(one.start, one.stop) for one in some])
+            self._io.add(requests=got.requests, rows=0, nbytes=got.nbytes, cached=got.cached)
+            for one, buffer in zip(some, got.parts, strict=True):
+                for i in one.members:
+                    yield i, buffer[ranges[i][0] - one.start : ranges[i][1] - one.start]
 
     def _pieces(self, plan: SitePlan, spans: Sequence[Span], *, narrow: bool) -> list[Span]:
         """Cut spans into rows where only a part of rows is wanted that are wider than the gap."""
@@ -269,10 +301,9 @@ class FetchedShards:
                 if (plan.spec.name, i) in self._checked:
                     continue
             start, size = int(plan.offsets[i]), int(plan.nbytes[i])
-            path = plan.shards[int(plan.shard[i])].path
-            (data,) = self._store.get_ranges(path, [(start, start + size)])
-            self._io.add(requests=1, rows=0, nbytes=size)
-            verify(plan, i, memoryview(data))
+            got = self._files.get_ranges(plan.shards[int(plan.shard[i])], [(start, start + size)])
+            self._io.add(requests=got.requests, rows=0, nbytes=got.nbytes, cached=got.cached)
+            verify(plan, i, got.parts[0])
             with self._lock:
                 self._checked.add((plan.spec.name, i))
 

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 
 from lazycache.cache.computing.operands import WORDS
-from lazycache.cache.files.gather import places_of
 from lazycache.cache.reading.row_reader import WorkedOut
 from lazycache.cache.reading.source import Source
 from lazycache.cache.selecting.examples import one_row_each
 from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.selecting.selection import Dense
-from lazycache.cache.selecting.units import Units, all_units
+from lazycache.cache.selecting.units import Units, all_units, places_of
 from lazycache.codec.dtypes import of_torch
 from lazycache.types import EXAMPLES, SiteSpec
 

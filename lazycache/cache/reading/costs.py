@@ -6,14 +6,16 @@ after near ones were merged. Nothing is read, and nothing as long as the values 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from lazycache.cache.selecting.plan import Rows, SitePlan, as_array, blocks, count_ranges
+from lazycache.cache.selecting.tilings import TileUnits, cut_units, tile_gap
 from lazycache.cache.selecting.units import Units
+from lazycache.storage.ranges import bridged
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ class Tally:
         """Return it that many times."""
         numbers = (count * self.requests, count * self.rows, count * self.nbytes)
         return Tally(*numbers, self.once, self.exact)
+
+    def in_blocks(self, extra_bytes: int) -> Tally:
+        """Return it as a bound where each range is read with bytes around it, or is there."""
+        return replace(self.at_most(), nbytes=self.nbytes + self.requests * extra_bytes)
 
     def at_most(self) -> Tally:
         """Return it as a bound."""
@@ -111,6 +117,23 @@ class Layout:
     """What is gathered at a time."""
 
 
+class Runs(NamedTuple):
+    """Consecutive rows of a chunk each, as columns: int64[runs]."""
+
+    group: np.ndarray
+    """Runs of one group are asked for together."""
+    chunk: np.ndarray
+    """Place of the chunk in the columns of the plan."""
+    offsets: np.ndarray
+    """Of the first row, as `SitePlan.locate` gives it."""
+    counts: np.ndarray
+    """Rows."""
+
+    def where(self, mask: np.ndarray) -> Runs:
+        """Return some of them."""
+        return Runs(*(column[mask] for column in self))
+
+
 def read_cost(layout: Layout, rows: Rows, units: Units) -> Tally:
     """Return the cost of `Reader.read`: of a slice, or of a gather of rows."""
     found = _consecutive(rows)
@@ -151,9 +174,11 @@ def _of_range(layout: Layout, rows: range, units: Units, *, block_rows: int) -> 
         place = int(np.flatnonzero(begins + counts > plan.stops[chunk])[0])
         raise plan.missing(int(plan.stops[chunk[place]]))
     if layout.local:
-        return _mapped(plan, units, requests=len(begins), rows=len(rows))
+        requests = int(_parts(plan, units, chunk).sum())
+        return _mapped(plan, units, requests=requests, rows=len(rows))
     group = (begins - rows.start) // block_rows * len(plan.shards) + plan.shard[chunk]
-    return _fetched(layout, units, group=group, offsets=offsets, counts=counts)
+    runs = Runs(group, chunk, offsets, counts)
+    return _fetched(layout, units, runs)
 
 
 def _gathered(layout: Layout, rows: np.ndarray, units: Units) -> Tally:
@@ -176,39 +201,87 @@ def _taken(layout: Layout, rows: np.ndarray, units: Units) -> Tally:
     chunk, offsets = plan.locate(distinct)
     if layout.local:
         # the same order as that of their addresses: a map lies behind no other of its rows
-        shard = plan.shard[chunk]
-        members = [offsets[shard == one] for one in np.unique(shard)]
-        requests = sum(count_ranges(part, row_bytes=plan.spec.row_bytes) for part in members)
+        shard, parts = plan.shard[chunk], _parts(plan, units, chunk)
+        members = [np.flatnonzero(shard == one) for one in np.unique(shard)]
+        requests = sum(
+            count_ranges(offsets[here], row_bytes=plan.spec.row_bytes) * int(parts[here[0]])
+            for here in members
+        )
         return _mapped(plan, units, requests=requests, rows=len(rows))
     breaks = (np.diff(distinct) != 1) | (np.diff(chunk) != 0)
     first = np.flatnonzero(np.append(True, breaks))
     counts = np.diff(np.append(first, len(distinct)))
-    return _fetched(
-        layout, units, group=plan.shard[chunk[first]], offsets=offsets[first], counts=counts
-    )
+    runs = Runs(plan.shard[chunk[first]], chunk[first], offsets[first], counts)
+    return _fetched(layout, units, runs)
 
 
 def _mapped(plan: SitePlan, units: Units, *, requests: int, rows: int) -> Tally:
     return Tally(requests, rows, rows * units.count * plan.dtype.itemsize)
 
 
-def _fetched(
-    layout: Layout, units: Units, *, group: np.ndarray, offsets: np.ndarray, counts: np.ndarray
-) -> Tally:
+def _parts(plan: SitePlan, units: Units, chunk: np.ndarray) -> np.ndarray:
+    """Return in how many parts a run of rows in each of these chunks is: one, or tiles."""
+    parts = np.ones(len(chunk), dtype=np.int64)
+    for tile, tiling in plan.tilings.items():
+        parts[plan.tile[chunk] == tile] = len(cut_units(units, tiling.widths))
+    return parts
+
+
+def _fetched(layout: Layout, units: Units, runs: Runs) -> Tally:
     """Return the cost of runs of rows: runs of one group are asked for together."""
+    plan = layout.plan
     if not units.count:
         return Tally()
+    if not plan.tilings:
+        return _of_rows(layout, units, runs)
+    of_run = plan.tile[runs.chunk]
+    parts = [_of_rows(layout, units, runs.where(of_run == 0))]
+    for tile, tiling in plan.tilings.items():
+        cuts = cut_units(units, tiling.widths)
+        parts.append(_of_tiles(layout, tile, cuts, runs.where(of_run == tile)))
+    return summed(parts)
+
+
+def _of_rows(layout: Layout, units: Units, runs: Runs) -> Tally:
+    """Return the cost of runs of rows that are whole."""
     row, size = layout.plan.spec.row_bytes, layout.plan.dtype.itemsize
     first, last = (place * size for place in units.span)
     apart = row - (last - first)
     # of rows wider than the gap, each is a range of its own
     single = bool(apart) and row > layout.max_gap and apart > layout.max_gap
-    ranges = counts if single else np.ones_like(counts)
-    nbytes = counts * (last - first) if single else (counts - 1) * row + last - first
-    order = np.lexsort((offsets, group))
-    group, starts, counts = group[order], offsets[order] + first, counts[order]
-    stops = starts + (counts - 1) * row + last - first
-    gaps = starts[1:] - stops[:-1]
-    near = (group[1:] == group[:-1]) & (gaps <= layout.max_gap)
-    requests = int(ranges.sum()) - int(near.sum())
-    return Tally(requests, int(counts.sum()), int(nbytes.sum()) + int(gaps[near].sum()))
+    ranges = runs.counts if single else np.ones_like(runs.counts)
+    nbytes = runs.counts * (last - first) if single else (runs.counts - 1) * row + last - first
+    starts = runs.offsets + first
+    stops = starts + (runs.counts - 1) * row + last - first
+    between = _gaps(runs.group, starts, stops, max_gap=layout.max_gap)
+    return Tally(
+        int(ranges.sum()) - len(between),
+        int(runs.counts.sum()),
+        int(nbytes.sum()) + int(between.sum()),
+    )
+
+
+def _of_tiles(layout: Layout, tile: int, cuts: Sequence[TileUnits], runs: Runs) -> Tally:
+    """Return the cost of runs of rows in tiles: of each tile a range."""
+    plan, starts, stops = layout.plan, [], []
+    row = (runs.offsets - plan.offsets[runs.chunk]) // plan.spec.row_bytes
+    for cut in cuts:
+        part = plan.of_tile(tile, cut.number)
+        first, last = (place * plan.dtype.itemsize for place in cut.units.span)
+        begin = part.offsets[runs.chunk] + row * part.spec.row_bytes
+        starts.append(begin + first)
+        stops.append(begin + (runs.counts - 1) * part.spec.row_bytes + last)
+    low, high = np.concatenate(starts), np.concatenate(stops)
+    max_gap = tile_gap(layout.max_gap, tiles=len(cuts))
+    between = _gaps(np.tile(runs.group, len(cuts)), low, high, max_gap=max_gap)
+    nbytes = int((high - low).sum()) + int(between.sum())
+    return Tally(len(low) - len(between), int(runs.counts.sum()), nbytes)
+
+
+def _gaps(group: np.ndarray, starts: np.ndarray, stops: np.ndarray, *, max_gap: int) -> np.ndarray:
+    """Return the bytes between ranges of one group that are so near that they are one request."""
+    order = np.lexsort((starts, group))
+    gaps = starts[order][1:] - stops[order][:-1]
+    same = group[order][1:] == group[order][:-1]
+    near = bridged(np.where(same, np.maximum(gaps, 0), -1), max_gap=max_gap)
+    return np.compress(near, gaps)

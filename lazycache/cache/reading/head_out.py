@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lazycache.cache.files.gather import places_of, words_of
-from lazycache.cache.selecting.units import Units, all_units
+from lazycache.cache.files.gather import words_of
+from lazycache.cache.selecting.units import Units, all_units, places_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,11 +18,11 @@ from lazycache.codec.statistics import (
     ChunkStatistics,
     TopRows,
     Zones,
-    part_range,
     read_blocks,
     read_top,
     read_zones,
 )
+from lazycache.storage.known_files import KnownFiles, checked
 from lazycache.types import IoCounters, ShardRef, StatsPart
 
 KEPT_BYTES = 128 << 20
@@ -30,8 +30,6 @@ KEPT_BYTES = 128 << 20
 
 MATRIX_BYTES = 128 << 20
 """Memory for matrices of one number of each unit, beside them."""
-
-GetRanges = Callable[[str, Sequence[tuple[int, int]]], list[bytes]]
 
 Read = ChunkStatistics | TopRows | Zones
 
@@ -62,8 +60,8 @@ class Kept:
     driven out each one before it is asked for again.
     """
 
-    def __init__(self, get_ranges: GetRanges, io: IoCounters) -> None:
-        self._get_ranges = get_ranges
+    def __init__(self, files: KnownFiles, io: IoCounters) -> None:
+        self._files = files
         self._io = io
         self._held: OrderedDict[tuple[str, str], _Held] = OrderedDict()
         self._matrices: OrderedDict[tuple[str, str], Matrix] = OrderedDict()
@@ -110,6 +108,11 @@ class Kept:
         assert isinstance(found, Zones)
         return found
 
+    @property
+    def extra_bytes(self) -> int:
+        """How many more bytes may be read with each part than it has."""
+        return self._files.extra_bytes
+
     def lacks(self, kind: str, path: str) -> bool:
         """Whether some kind of a shard has to be read first."""
         return (kind, path) not in self._held
@@ -151,20 +154,28 @@ class Kept:
                 self._held.move_to_end(key)
                 return known.found
         assert part is not None
-        found = self._read(kind, ref, part, plan)
-        start, stop = part_range(part, plan.spec, columns_of(kind))
-        self._io.add_statistics(stop - start)
+        stats = ref.stats
+        assert stats is not None, "it has the part"
+        found = checked(self._files, stats, lambda: self._read(kind, ref, part, plan))
         self._keep(key, _Held(found, _nbytes(found), turn))
         return found
 
     def _read(self, kind: str, ref: ShardRef, part: StatsPart, plan: SitePlan) -> Read:
+        stats = ref.stats
+        assert stats is not None, "it has the part"
+
+        def get_ranges(_: str, ranges: Sequence[tuple[int, int]]) -> Sequence[memoryview]:
+            got = self._files.get_ranges(stats, ranges)
+            self._io.add_statistics(requests=got.requests, nbytes=got.nbytes, cached=got.cached)
+            return got.parts
+
         found: Read | None
         if kind == "blocks":
-            found = read_blocks(ref, plan.spec, self._get_ranges)
+            found = read_blocks(ref, plan.spec, get_ranges)
         elif kind == "top":
-            found = read_top(ref, plan.spec, self._get_ranges)
+            found = read_top(ref, plan.spec, get_ranges)
         else:
-            found = read_zones(ref, plan.spec, self._get_ranges, parts=[part])
+            found = read_zones(ref, plan.spec, get_ranges, parts=[part])
         assert found is not None, "it has the part"
         return found
 

@@ -11,7 +11,7 @@ import torch
 
 from lazycache.codec.dtypes import by_name, from_buffer
 from lazycache.errors import CorruptShardError
-from lazycache.storage.store import Store
+from lazycache.storage.known_files import KnownFiles, checked
 from lazycache.types import ArrayRef, IoCounters
 
 KEPT_BYTES = 256 << 20
@@ -21,8 +21,8 @@ KEPT_BYTES = 256 << 20
 class Matrices:
     """Arrays of a snapshot by their file, least recently used first to go. Thread-safe."""
 
-    def __init__(self, store: Store, io: IoCounters) -> None:
-        self._store = store
+    def __init__(self, files: KnownFiles, io: IoCounters) -> None:
+        self._files = files
         self._io = io
         self._kept: OrderedDict[tuple[str, torch.dtype], torch.Tensor] = OrderedDict()
         self._lock = Lock()
@@ -40,7 +40,7 @@ class Matrices:
             if known is not None:
                 self._kept.move_to_end(key)
                 return known
-        made = self._read(ref).to(dtype)
+        made = checked(self._files, ref, lambda: self._read(ref)).to(dtype)
         with self._lock:
             self._kept[key] = made
             while len(self._kept) > 1 and sum(t.nbytes for t in self._kept.values()) > KEPT_BYTES:
@@ -64,10 +64,11 @@ class Matrices:
         size = torch.Size(ref.shape).numel() * dtype.itemsize
         span = (ref.value_offset, ref.value_offset + size)
         try:
-            (data,) = self._store.get_ranges(ref.path, [span])
+            got = self._files.get_ranges(ref, [span])
         except FileNotFoundError as exc:
             raise CorruptShardError(f"array {ref.name!r} is missing: {ref.path}.") from exc
-        self._io.add(requests=1, rows=0, nbytes=len(data))
+        self._io.add(requests=got.requests, rows=0, nbytes=got.nbytes, cached=got.cached)
+        (data,) = got.parts
         if zlib.crc32(data) != ref.value_crc:
             raise CorruptShardError(
                 f"array {ref.name!r}, {ref.path}, does not have the checksum that was recorded "

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from lazycache.cache.files.fetched_tiles import FetchedTiles
 from lazycache.cache.files.gather import empty, words_of
 from lazycache.cache.files.maps import MapCache
 from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.files.ragged_rows import Block, Wanted
 from lazycache.cache.files.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
-from lazycache.cache.files.shards import FetchedShards, MappedShards, Shards
+from lazycache.cache.files.shards import MappedShards, Shards
+from lazycache.cache.files.tiled_shards import MappedTiles, RangesOnly
 from lazycache.cache.reading.costs import Layout, Once, Tally, read_cost, scan_cost
 from lazycache.cache.reading.kept_statistics import Kept
 from lazycache.cache.reading.stored_statistics import StoredStatistics, of_plan
@@ -27,6 +29,8 @@ from lazycache.cache.selecting import units as unit_selection
 from lazycache.cache.selecting.plan import Rows, SitePlan, as_array
 from lazycache.cache.selecting.units import Units
 from lazycache.errors import SelectionError, SiteNotFoundError, StorageError, nearest
+from lazycache.storage.known_files import KnownFiles, StoredFiles
+from lazycache.storage.ranges import MAX_GAP
 from lazycache.storage.store import Store
 from lazycache.types import RAGGED, IoCounters, SiteSpec
 
@@ -51,7 +55,8 @@ class Reader:
     """Reads rows of the sites of one snapshot, and counts what it reads in `io`.
 
     Thread-safe: no lock is held while bytes are read. `check` compares every chunk's checksum when
-    it is first touched (2 GB/s locally, once; remotely the chunk is read whole for it).
+    it is first touched (2 GB/s locally, once; remotely the chunk is read whole for it). `files`
+    gives ranges of what is not on this machine; without, the store does.
     """
 
     def __init__(
@@ -63,7 +68,8 @@ class Reader:
         check: bool = False,
         max_maps: int = 512,
         map_bytes: int = 4 << 30,
-        max_gap: int = 64 << 10,
+        max_gap: int = MAX_GAP,
+        files: KnownFiles | None = None,
     ) -> None:
         self.io = io
         self._store = store
@@ -71,10 +77,13 @@ class Reader:
         self._max_gap = max_gap
         self._maps = MapCache(store, max_maps=max_maps, max_bytes=map_bytes)
         self._mapped = MappedShards(self._maps, io, check=check)
-        self._fetched = FetchedShards(store, io, check=check, max_gap=max_gap)
+        self._files = files or StoredFiles(store)
+        tiles = MappedShards(self._maps, RangesOnly(io), check=check)
+        self._mapped_tiles = MappedTiles(self._mapped, tiles, io)
+        self._fetched = FetchedTiles(self._files, io, check=check, max_gap=max_gap)
         self._mapped_ragged = MappedRagged(self._mapped, io)
-        self._fetched_ragged = FetchedRagged(self._fetched, store, io, max_gap=max_gap)
-        self._kept_statistics = Kept(store.get_ranges, io)
+        self._fetched_ragged = FetchedRagged(self._fetched, self._files, io, max_gap=max_gap)
+        self._kept_statistics = Kept(self._files, io)
         self._statistics: dict[str, StoredStatistics | None] = {}
         self._plans: dict[str, SitePlan] = {}
         self._local: bool | None = None
@@ -160,7 +169,7 @@ class Reader:
         plan, chosen = self._resolve(site, units)
         spans = plan.spans(start, stop)
         if len(spans) == 1 and self._is_local(plan):
-            lent = self._mapped.lend(plan, spans[0], units=chosen)
+            lent = self._on_this_machine(plan).lend(plan, spans[0], units=chosen)
             if lent is not None:
                 return lent
         rows = max(0, stop - start)
@@ -187,7 +196,7 @@ class Reader:
             part = rows[start:stop]
             if isinstance(part, range) and part.step == 1 and self._is_local(plan):
                 for span in plan.spans(part.start, part.stop):
-                    yield self._mapped.view(plan, span, units=chosen)
+                    yield self._on_this_machine(plan).view(plan, span, units=chosen)
             else:
                 yield self.read(site, part, units=chosen)
 
@@ -206,8 +215,13 @@ class Reader:
             found = read_cost(layout, rows, chosen)
         else:
             found = scan_cost(layout, rows, chosen, block_rows=block_rows)
-        new = () if layout.local or not chosen.count else self._fetched.unchecked(plan, rows)
-        checks = (Once((id(self), site, i), requests=1, nbytes=int(plan.nbytes[i])) for i in new)
+        if self._files.extra_bytes and not layout.local:
+            found = found.in_blocks(self._files.extra_bytes)
+        new = () if layout.local or not chosen.count else self._fetched.checks(plan, rows, chosen)
+        checks = (
+            Once((id(self), part.spec.name, i), requests=1, nbytes=int(part.nbytes[i]))
+            for part, i in new
+        )
         return found + Tally(once=frozenset(checks))
 
     def widths(self, site: str, rows: np.ndarray) -> np.ndarray:
@@ -271,7 +285,10 @@ class Reader:
         return self._mapped_ragged if self._is_local(plan) else self._fetched_ragged
 
     def _source(self, plan: SitePlan) -> Shards:
-        return self._mapped if self._is_local(plan) else self._fetched
+        return self._on_this_machine(plan) if self._is_local(plan) else self._fetched
+
+    def _on_this_machine(self, plan: SitePlan) -> MappedShards | MappedTiles:
+        return self._mapped_tiles if plan.tilings else self._mapped
 
     def _is_local(self, plan: SitePlan) -> bool:
         if self._local is None and plan.shards:

@@ -42,7 +42,7 @@ class SiteReader(Reader):
         super().__init__(store, snapshot, io=io, **options)
         self.computed: Mapping[str, ComputedSite] = computed_sites(snapshot)
         """The sites that are computed, by name."""
-        self._matrices = Matrices(store, io)
+        self._matrices = Matrices(self._files, io)
         self._owners = {
             table: _Owners(snapshot, table)
             for table in {site.spec.table for site in self.computed.values()}

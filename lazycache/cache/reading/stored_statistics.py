@@ -105,6 +105,8 @@ class StoredStatistics:
     def lacking(self, chosen: np.ndarray | None) -> Iterator[tuple[str, str, int]]:
         """Yield what of the blocks `chosen` would be read: kind, path and bytes. Reads nothing.
 
+        Of a store with a block cache it is a bound: `kept.extra_bytes` come with each.
+
         None: everything that is stored.
         """
         shards = np.unique(self.shard if chosen is None else self.shard[chosen]).tolist()
@@ -117,7 +119,7 @@ class StoredStatistics:
                 kinds += [("top", ref.stats.top), *((f"zones {n}", part) for n, part in zones)]
             for kind, part in kinds:
                 if part is not None and self.kept.lacks(kind, ref.path):
-                    yield kind, ref.path, self._size(kind, part)
+                    yield kind, ref.path, self._size(kind, part) + self.kept.extra_bytes
 
     def _size(self, kind: str, part: StatsPart) -> int:
         start, stop = part_range(part, self.plan.spec, columns_of(kind))

@@ -7,11 +7,12 @@ chunks' first rows, so a read costs the chunks it touches and not the chunks the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lazycache.cache.selecting.plan_checks import Placed, check_spec, check_values, check_widths
+from lazycache.cache.selecting.tilings import NO_TILES, Tilings, tilings_of
 from lazycache.codec.dtypes import Dtype, by_name
 from lazycache.errors import SelectionError
 from lazycache.types import RAGGED, ChunkRef, ShardRef, SiteSpec
@@ -64,6 +65,38 @@ class SitePlan:
     """int64[n]: the chunk in which every 2**shift-th row from the first lies."""
     shift: int
     """See `table`."""
+    tile: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """int64[chunks]: units of its tiles; 0: rows are whole. Empty where `tilings` is."""
+    tilings: Tilings = field(default_factory=lambda: NO_TILES)
+    """Where the tiles are; empty where all rows are whole."""
+    _tile_plans: dict[tuple[int, int], SitePlan] = field(default_factory=dict, repr=False)
+
+    def of_tile(self, tile: int, number: int) -> SitePlan:
+        """Return the plan of one tile of the rows, over all chunks that have tiles of `tile` units.
+
+        Of other chunks it knows the rows, but must not be asked for their place.
+        """
+        known = self._tile_plans.get((tile, number))
+        if known is None:
+            tiling = self.tilings[tile]
+            width, first = tiling.widths[number], number * tile
+            known = replace(
+                self,
+                spec=replace(
+                    self.spec,
+                    name=f"{self.spec.name}, units {first} to {first + width}",
+                    shape=(width,),
+                    row_bytes=width * self.dtype.itemsize,
+                ),
+                offsets=tiling.offsets[number],
+                crcs=tiling.crcs[number],
+                nbytes=(self.stops - self.starts) * (width * self.dtype.itemsize),
+                tile=np.empty(0, np.int64),
+                tilings=NO_TILES,
+                _tile_plans={},
+            )
+            self._tile_plans[tile, number] = known
+        return known
 
     @property
     def rows(self) -> int:
@@ -174,6 +207,7 @@ def build(spec: SiteSpec, placed: Sequence[Placed]) -> SitePlan:
     check_values(spec, placed, shard=shard, units=units, offsets=offsets)
     if spec.layout == RAGGED:
         check_widths(spec, placed, shard=shard, rows=rows, units=units, widths_at=widths_at)
+    tilings = tilings_of(spec, placed, shard=shard)
     before = np.cumsum(rows) - rows
     first = np.searchsorted(shard, np.arange(len(placed)))
     bases = np.array([p.row_start for p in placed], dtype=np.int64)
@@ -193,7 +227,13 @@ def build(spec: SiteSpec, placed: Sequence[Placed]) -> SitePlan:
         shard=shard,
         table=table,
         shift=shift,
+        tile=_tiles(placed, shard) if tilings else np.empty(0, np.int64),
+        tilings=tilings,
     )
+
+
+def _tiles(placed: Sequence[Placed], shard: np.ndarray) -> np.ndarray:
+    return np.array([p.ref.tile or 0 for p in placed], dtype=np.int64).take(shard)
 
 
 def _columns(spec: SiteSpec, placed: Sequence[Placed]) -> np.ndarray:

@@ -48,6 +48,17 @@ class Units:
         return self.start, self.start + reach + 1
 
 
+def places_of(units: Units) -> np.ndarray:
+    """Return the elements of a row that are selected, in order: int64[n]."""
+    if units.positions is not None:
+        return units.positions.reshape(-1)
+    assert units.strides is not None
+    places = np.array(units.start, dtype=np.int64)
+    for n, s in zip(units.shape, units.strides, strict=True):
+        places = places[..., None] + np.arange(n) * s
+    return places.reshape(-1)
+
+
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides, in elements, of a contiguous tensor.
 

@@ -30,6 +30,8 @@ class Earlier:
         known = None if snapshot is None else snapshot.runs.get(run)
         self.info: Mapping[str, Any] | None = None if known is None else known.info
         """The provenance of the run; None if it is new."""
+        self.is_sealed = snapshot is not None and run in snapshot.sealed
+        """Whether the run is complete: nobody adds rows to it any more."""
         self.committed = self._examples()
         """Ids of the examples that the run has committed."""
         self.first_example = self._first_example()

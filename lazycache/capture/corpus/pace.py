@@ -15,6 +15,7 @@ class Pace:
     Args:
         total: Examples in all; None if nobody knows.
         done: Ids of the examples that are stored already.
+        parts: Processes that share the work; the progress is that of one.
 
     Example:
         >>> pace = Pace(4, done={0})
@@ -25,9 +26,10 @@ class Pace:
         10.0
     """
 
-    def __init__(self, total: int | None, *, done: Container[int]) -> None:
+    def __init__(self, total: int | None, *, done: Container[int], parts: int = 1) -> None:
         self._total = total
         self._done = done
+        self._parts = parts
         self._read = Work()
         self._skipped = Work()
 
@@ -56,4 +58,5 @@ class Pace:
         left = self.left()
         if left is None or not done.tokens:
             return None
-        return max(0.0, left.tokens - done.tokens) * done.seconds / done.tokens
+        tokens = left.tokens / self._parts
+        return max(0.0, tokens - done.tokens) * done.seconds / done.tokens

@@ -31,19 +31,19 @@ class Annotation:
     columns: Mapping[str, list[Scalar]] = field(default_factory=dict)
     """One value per example."""
 
-    def ids_for(self, batch: int, *, counted_from: int) -> list[int]:
+    def ids_for(self, batch: int, *, counted_from: int, step: int = 1) -> list[int]:
         """Return the ids of a batch of this size, counted if none were given.
 
         Raises:
             CaptureError: there are not as many ids as examples, or the count is at its end.
         """
         if self.ids is None:
-            if counted_from + batch > MAX_ID + 1:
+            if counted_from + (batch - 1) * step > MAX_ID:
                 raise CaptureError(
                     f"Example ids are at their end: {batch} more after {counted_from - 1} do not "
                     "fit into 64 bits. Give smaller ones with annotate(example=...)."
                 )
-            return list(range(counted_from, counted_from + batch))
+            return list(range(counted_from, counted_from + batch * step, step))
         if len(self.ids) != batch:
             raise CaptureError(f"{len(self.ids)} example ids were given for {batch} examples.")
         return self.ids

@@ -49,6 +49,23 @@ class ExampleIds:
         """One more than the largest id; 0 if there is none."""
         return self._after
 
+    def last_of(self, *, step: int, start: int) -> int | None:
+        """Return the largest id among `start`, `start + step`, ...; None if none is there.
+
+        Cost: looks at the ids from the largest interval downwards.
+
+        Example:
+            >>> ExampleIds([0, 1, 2, 9]).last_of(step=2, start=0)
+            2
+        """
+        loose = [i for i in self._loose if i >= start and (i - start) % step == 0]
+        found = max(loose, default=None)
+        for first, stop in zip(reversed(self._starts), reversed(self._stops), strict=True):
+            last = stop - 1 - (stop - 1 - start) % step
+            if last >= max(first, start):
+                return last if found is None else max(found, last)
+        return found
+
     def update(self, ids: Iterable[int]) -> None:
         """Add ids; those that are there already change nothing."""
         for example in ids:

@@ -79,13 +79,13 @@ def make_reductions(
         (2, 5)
     """
     _check_pool(pool, points)
-    functions = _by_site("transform", transform, points)
-    head_lists = _by_site("heads", heads, points)
-    unit_lists = _by_site("units", units, points)
+    functions = by_site("transform", transform, points)
+    head_lists = by_site("heads", heads, points)
+    unit_lists = by_site("units", units, points)
     for name, function in functions.items():
         if not callable(function):
             raise CaptureError(f"transform of {name}: {function!r:.60} cannot be called.")
-        _refuse_ragged("transform", name, points[name])
+        refuse_ragged("transform", name, points[name])
     return {
         name: Reduction(
             functions.get(name), _subset(name, point, head_lists, unit_lists), _as_pool(pool)
@@ -100,7 +100,7 @@ def _check_pool(pool: object, points: Mapping[str, HookPoint]) -> None:
     if pool not in _POOLS:
         raise CaptureError(f"pool={pool!r}: it can be 'mean', 'sum', 'max', or None to keep rows.")
     for name, point in points.items():
-        _refuse_ragged("pool", name, point)
+        refuse_ragged("pool", name, point)
 
 
 def _as_pool(pool: str | None) -> Pool | None:
@@ -117,7 +117,8 @@ def is_ragged(point: HookPoint) -> bool:
     return point.cut is not None and point.cut.kind == "pattern"
 
 
-def _refuse_ragged(what: str, name: str, point: HookPoint) -> None:
+def refuse_ragged(what: str, name: str, point: HookPoint) -> None:
+    """Raise `CaptureError` if a site has rows that differ in width."""
     if is_ragged(point):
         raise CaptureError(
             f"{what} cannot be applied to {name}: its rows are as wide as their example is long. "
@@ -125,7 +126,7 @@ def _refuse_ragged(what: str, name: str, point: HookPoint) -> None:
         )
 
 
-def _by_site(what: str, given: object, points: Mapping[str, HookPoint]) -> dict[str, Any]:
+def by_site(what: str, given: object, points: Mapping[str, HookPoint]) -> dict[str, Any]:
     """Return what was given by pattern by the name of the site."""
     if given is None:
         return {}
@@ -178,7 +179,7 @@ def _subset(
             )
         return Subset("heads", _numbers("heads", name, heads[name], limit=point.cut.row[0]))
     if name in units:
-        _refuse_ragged("units", name, point)
+        refuse_ragged("units", name, point)
         limit = None if point.cut is None else point.cut.row[1]
         return Subset("units", _numbers("units", name, units[name], limit=limit))
     return None

@@ -211,7 +211,8 @@ def _statistics(covered: Covering) -> Tally:
         once=frozenset(
             Once((kind, path), statistics=nbytes)
             for kind, path, nbytes in found.lacking(covered.whole)
-        )
+        ),
+        exact=not found.kept.extra_bytes,
     )
 
 

@@ -34,14 +34,14 @@ def column_names(snapshot: Snapshot, *, table: str) -> ColumnNames:
     sites: dict[str, str] = {}
     taken = set(own)
     specs = {name: spec for name, spec in all_sites(snapshot).items() if spec.table == table}
-    for commit in snapshot.commits:
-        columns = [c for file in commit.tables if file.table == table for c in file.columns]
-        # a computed site is there with the array that it is computed with
-        begun = [array.name.removesuffix(".weight") for array in commit.arrays]
-        found = [name for name in (*(spec.name for spec in commit.sites), *begun) if name in specs]
-        for given, new in ((names, [in_index[c] for c in columns]), (sites, found)):
-            for name in new:
-                if name not in given:
-                    given[name] = unused(name, taken)
-                    taken.add(given[name].lower())
+    # of one commit its columns come first
+    files = snapshot.table_files(table)
+    begun = [(file.base, 0, in_index[column]) for file in files for column in file.ref.columns]
+    # a computed site is there with the array that it is computed with
+    declared = [(version, 1, name.removesuffix(".weight")) for version, name in snapshot.declared()]
+    for _, kind, name in sorted([*begun, *declared], key=lambda one: one[:2]):
+        given = sites if kind else names
+        if name not in given and (not kind or name in specs):
+            given[name] = unused(name, taken)
+            taken.add(given[name].lower())
     return ColumnNames(names, {name: sites[name] for name in specs if name in sites})

@@ -1,0 +1,1 @@
+"""What `verify` looks at, one thing a module: log, tables, shards, statistics, files, the model."""

@@ -1,0 +1,56 @@
+"""A copy that is killed again and again loses nothing, and becomes the copy that was asked for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from care_helpers import small_commits, tree
+from copy_kinds import KINDS
+
+import lazycache as lc
+
+CRASHER = Path(__file__).with_name("copy_crasher.py")
+
+
+def _rows(cache, name):
+    x = cache[name]
+    return x.rows.padded(0) if cache.sites[name].layout == "ragged" else x.rows.load()
+
+
+@pytest.mark.slow
+def test_a_copy_survives_kill_9(tmp_path, rounds, figures):
+    """At any moment there is no dataset, or one that shows an older version; going on ends it."""
+    kills = rounds(8, 300)
+    small_commits(tmp_path / "source", range(8))
+    before = tree(tmp_path / "source")
+    done = subprocess.run(
+        [sys.executable, CRASHER, tmp_path, str(kills), "6"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(CRASHER.parent.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    source = lc.open(tmp_path / "source")
+    begun = sorted(tmp_path.glob("copy*"))
+    assert begun
+    for there in begun:
+        kind = KINDS[int(there.name[4])]
+        if (there / "lazycache.json").exists():
+            partial = lc.open(there)
+            for name in ("resid_out_0", "pooled") if "where" not in kind else ():
+                rows = _rows(partial, name) if name in partial else torch.empty(0)
+                assert torch.equal(rows, _rows(source, name)[: len(rows)].reshape(rows.shape))
+        lc.copy(tmp_path / "source", there, progress=False, **kind)
+        shown = lc.open(tmp_path / "source", where=kind.get("where"))
+        copy = lc.open(there)
+        assert list(copy.sites) == sorted(kind.get("sites", source.sites)) or "sites" not in kind
+        for name in copy.sites:
+            assert torch.equal(_rows(copy, name), _rows(shown, name))
+        assert lc.verify(there, progress=False).ok
+    assert tree(tmp_path / "source") == before
+    figures.add("copies killed", kills)
+    figures.add("copies whole after kills", len(begun))

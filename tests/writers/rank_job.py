@@ -1,0 +1,125 @@
+"""What one process of a torchrun job does; run by `test_torchrun.py`.
+
+`torchrun ... rank_job.py FOLDER JOB`. Each process writes what it has seen to FOLDER/JOB-RANK.json.
+"""
+
+import json
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from dataset_helpers import content, gpt2, ragged_corpus
+from torch import distributed
+
+import lazycache as lc
+
+SITES = ["resid_out_*", "z_1", "head_out_1"]
+DATA = ragged_corpus(41)
+OPTIONS = {"batch_size": 4, "progress": False}
+
+
+def own_loop(model, url, *, rank, size, **options):
+    """One example per forward pass, as a DistributedSampler deals them."""
+    with torch.no_grad(), lc.capture(model, url, SITES, **options) as run:
+        for ids in DATA[rank::size]:
+            model(torch.tensor([ids]))
+        run.commit()
+    return content(lc.open(url))
+
+
+def extract(model, url, *, rank, size):
+    """Replace what is there; the opened dataset is whole on every process."""
+    return content(lc.extract(model, DATA, url, SITES, overwrite=True, **OPTIONS))
+
+
+def together(model, url, *, rank, size):
+    """One record for all, twice; what another commits of itself never begins."""
+    found = []
+    with (
+        torch.no_grad(),
+        lc.capture(model, url, SITES, commit="group", commit_bytes=1, commit_seconds=0.01) as run,
+    ):
+        for part in (DATA[:20], DATA[20:]):
+            for ids in part[rank::size]:
+                model(torch.tensor([ids]))
+            time.sleep(0.05)
+            found.append(run.commit())
+        run.seal()
+    return {"versions": found, "content": content(lc.open(url))}
+
+
+def failing(model, url, *, rank, size):
+    """One process fails in the middle; the other must not wait for it, nor commit."""
+    try:
+        with torch.no_grad(), lc.capture(model, url, SITES, commit="group") as run:
+            model(torch.tensor([DATA[rank]]))
+            run.commit()
+            model(torch.tensor([DATA[2 + rank]]))
+            if rank == 1:
+                raise KeyError("mine")  # noqa: TRY301
+    except (lc.CaptureError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def killed(model, url, *, rank, size):
+    """One process ends without a word."""
+    try:
+        with torch.no_grad(), lc.capture(model, url, SITES, commit="group"):
+            model(torch.tensor([DATA[rank]]))
+            if rank == 1:
+                time.sleep(0.2)
+                os._exit(0)
+    except lc.CaptureError as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def different(model, url, *, rank, size):
+    """The processes are given different corpora: shards, not the whole."""
+    try:
+        lc.extract(model, DATA[rank::size], url, SITES, **OPTIONS)
+    except (lc.LazycacheError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def sealed(model, url, *, rank, size):
+    """A sealed run refuses more, on every process."""
+    try:
+        own_loop(model, url, rank=rank, size=size, resume=True)
+    except lc.CaptureError as error:
+        return str(error)
+    return "no error"
+
+
+JOBS = {
+    "loop": own_loop,
+    "extract": extract,
+    "together": together,
+    "sealed": sealed,
+    "failing": failing,
+    "killed": killed,
+    "different": different,
+}
+
+
+def main(folder, *names):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    model = gpt2()
+    for job in names:
+        name, _, where = job.partition("@")
+        started = time.monotonic()
+        result = JOBS[name](model, folder / (where or name), rank=rank, size=size)
+        seen = {"result": result, "seconds": time.monotonic() - started}
+        (folder / f"{name}-{rank}.json").write_text(json.dumps(seen))
+    os._exit(0)  # a rank of a job that has failed on purpose waits for nobody
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
