@@ -1,8 +1,8 @@
 """What one slice costs far away: `python -m benchmarks.bench_remote [FOLDER]`.
 
-The same activations, 256 examples of 64 tokens, 12 layers of 256 float32, stored by lazycache and as
-people store them: torch files and safetensors shards of 64 examples with all layers, a HF dataset's
-Parquet with a list column per layer. From each "one layer of ten examples" is read over `far://`,
+The same activations, 256 examples of 64 tokens, 12 layers of 256 float32, stored by lazycache and
+as people store them: torch files and safetensors shards of 64 examples with all layers, a HF
+dataset's Parquet with a list column per layer. From each "one layer of ten examples" is read over `far://`,
 where every request waits 20 ms and is counted: ten neighbours, and ten anywhere. What a peer can
 read of a part of a file it may (safetensors' header and range, Parquet's columns and row groups).
 """

@@ -34,6 +34,8 @@ from lazycache.capture.sites.projection import projection_weight
 from lazycache.capture.sites.resolve import resolve_sites
 from lazycache.capture.values.layouts import Layouts, make_layouts
 from lazycache.capture.values.reduce import Transform, make_reductions
+from lazycache.catalog.identity import check_decides
+from lazycache.catalog.run_info import section, whole_number
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.catalog.stored_examples import Tokens
 from lazycache.catalog.table_columns import column_by_example
@@ -113,7 +115,7 @@ class Addition:
         self._wanted = wanted
         self._settings = settings
         self._run = run_of(snapshot, run, url=store.url)
-        self._limits = limits_of(*batches, self._run.info.get("batches"))
+        self._limits = limits_of(*batches, section(self._run.info, "batches"))
         self._given = None if corpus is None else self._as_captured(corpus)
         resolved = resolve_sites(model, wanted.sites)
         self._points, self._projections = resolved.points, resolved.projections
@@ -149,8 +151,9 @@ class Addition:
         """
         pending = self._pending()
         try:
-            if not self._peers.any(bool(pending.any())):
+            if not self._peers.any(lambda: bool(pending.any())):
                 return
+            self._peers.check_one_place(self._snapshot.identity.uuid, url=self._store.url)
             self._run_over(pending, show=show and not self._peers.ranks.rank, check=check_disk)
             self._peers.each(lambda: None)  # then every process has what all have added
         finally:
@@ -247,7 +250,7 @@ class Addition:
         """Compare the corpus, if one was given, with what is stored; before anything is run."""
         if self._given is None:
             return
-        first = int(self._run.info.get("first_example", 0))
+        first = whole_number(self._run.info, "first_example", 0)
         with progress_bar("compare", total=len(self._stored), unit=" examples", show=show) as bar:
             self._corpus.match(_counted(self._given.items(first=first), bar))
 
@@ -312,6 +315,7 @@ class Addition:
 
     def _begin(self) -> DatasetWriter:
         """Begin to write: the first change to the place."""
+        check_decides(self._store)
         arrays = {
             name: projection_weight(self._model, bound) for name, bound in self._projections.items()
         }
@@ -322,6 +326,7 @@ class Addition:
             notes=[self._note],
             settings=self._settings,
             arrays=arrays,
+            same_run=lambda theirs: check_same_addition(theirs.info, self._note.info),
         )
 
     def _commit(self) -> int:

@@ -25,9 +25,15 @@ Each also is the builtin that callers already catch. A message says what was ask
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from lazycache.plain_text import in_lines
+
 
 class LazycacheError(Exception):
     """Base of every error raised on purpose by lazycache."""
+
+    def __str__(self) -> str:
+        """Return the message; what a terminal would obey in it, of a dataset, is spelled out."""
+        return in_lines(super().__str__())
 
 
 class DatasetNotFoundError(LazycacheError, FileNotFoundError):
@@ -43,7 +49,7 @@ class SiteNotFoundError(LazycacheError, KeyError):
 
     def __str__(self) -> str:
         """Return the message itself: `KeyError` would show it quoted and escaped."""
-        return str(self.args[0]) if self.args else ""
+        return in_lines(str(self.args[0])) if self.args else ""
 
 
 class SelectionError(LazycacheError, IndexError):

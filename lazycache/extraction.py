@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sized
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 
 from torch import nn
 
-from lazycache.capture.corpus.batching import CHECKSUM, Limits, pending, plan_batches
+from lazycache.capture.corpus.batching import CHECKSUM, Batch, Limits, pending, plan_batches
 from lazycache.capture.corpus.corpus import Corpus
 from lazycache.capture.corpus.estimate import Estimate
 from lazycache.capture.corpus.extract import refuse_gradients, run_batches
@@ -19,6 +19,7 @@ from lazycache.capture.corpus.rehearsal import Outlook, rehearse
 from lazycache.capture.corpus.room import check_room
 from lazycache.capture.corpus.sampling import take_sample
 from lazycache.capture.corpus.work import Work
+from lazycache.catalog.run_info import section, whole_number
 from lazycache.errors import CaptureError
 from lazycache.progress import progress_bar
 from lazycache.reporting import reporter
@@ -73,14 +74,21 @@ class Extraction:
         pace = Pace(self._total(), done=done, parts=self._run.ranks.world_size)
         items = pace.reading(self._corpus.items(first=self._run.earlier.first_example))
         left = pending(self._run.ranks.share(plan_batches(items, self._limits)), done=done)
-        first = next(left, None)  # an empty corpus is refused before anything is written
-        if not self._run.is_needed(first is not None):
+        first: list[Batch] = []
+
+        def look() -> bool:  # an empty corpus is refused before anything is written
+            first.extend(islice(left, 1))
+            return bool(first)
+
+        if not self._run.agree(look):
             return
+        counted_from = self._run.earlier.first_example
         if check_disk and self._run.keeps_all:
             self._run.check_first(lambda rows: self._check_disk(rows, pace))
         total = None if self._total() is None else self._total_left()
         with ExitStack() as stack:
             stack.enter_context(self._run)
+            self._check_ids(counted_from)
             bar = stack.enter_context(
                 progress_bar(
                     "capture", total=total, unit=" examples", show=show and not self._run.ranks.rank
@@ -88,7 +96,7 @@ class Extraction:
             )
             run_batches(
                 self._model,
-                chain([] if first is None else [first], left),
+                chain(first, left),
                 points=list(self._run.points.values()),
                 annotate=self._run.annotate,
                 progress=reporter(bar, self._run, pace.seconds_left),
@@ -123,6 +131,14 @@ class Extraction:
             ),
         )
 
+    def _check_ids(self, counted_from: int) -> None:
+        """Refuse to begin a run whose first id others have taken since the items were counted."""
+        if self._run.earlier.first_example != counted_from:
+            raise CaptureError(
+                f"Others have added examples to {self._run.url} since this extract looked there. "
+                "Nothing was written: begin it again."
+            )
+
     def _total(self) -> int | None:
         data = self._corpus.data
         return len(data) if isinstance(data, Sized) else None
@@ -133,17 +149,18 @@ class Extraction:
 
     def _check_corpus(self) -> None:
         """Refuse another corpus than the one that the run began with; a longer one is welcome."""
-        known = (self._run.earlier.info or {}).get("corpus")
+        known = section(self._run.earlier.info or {}, "corpus")
         now = self._run.details["corpus"]
-        if known is None or None in (known["crc32"], now["crc32"]):
+        if None in (known.get("crc32"), now["crc32"]):
             return
-        begins = corpus_fingerprint(self._corpus.data, first=known["items"])
+        items = whole_number(known, "items", 0)
+        begins = corpus_fingerprint(self._corpus.data, first=items)
         if begins["crc32"] == known["crc32"]:
             return
         self._find_difference()
         raise CaptureError(
             f"Run {self._run.name!r} of {self._run.url} was captured from another corpus: "
-            f"{known['items']:,} items ({known['crc32']}), where this one has {now['items']:,} "
+            f"{items:,} items ({known['crc32']}), where this one has {now['items']:,} "
             f"({now['crc32']}), and what differs is not captured yet. Continue it with the corpus "
             "it began with, extract another one to another url or run, or replace what is there "
             "with overwrite=True."

@@ -61,23 +61,45 @@ class Peers:
         if self.ranks.has_group and self.group is None:
             self.group = Group(self.ranks.rank)
 
-    def any(self, mine: bool) -> bool:
-        """Whether it is so on one of the processes; all of them ask, or none."""
-        self.join()
-        return mine if self.group is None else self.group.any(mine)
+    def any(self, look: Callable[[], bool]) -> bool:
+        """Whether it is so on one of the processes; all of them ask, or none.
 
-    def begin(self, *, make: Callable[[], None], look: Callable[[], None]) -> None:
+        Raises:
+            CaptureError: the question failed on another process.
+        """
+        self.join()
+        return look() if self.group is None else self.group.any(self.group.each(look))
+
+    def begin(
+        self, *, make: Callable[[], None], join: Callable[[], None], alone: Callable[[], None]
+    ) -> None:
         """Let rank 0 make or replace the dataset, and the others look at what it has made.
 
         Raises:
             CaptureError: another process failed.
         """
-        self.join()
         if self.group is None:
-            look()
+            alone()
             return
         self.group.first(make)
-        self.group.each(look if self.ranks.rank else lambda: None)
+        self.group.each(join if self.ranks.rank else lambda: None)
+
+    def check_one_place(self, uuid: str | None, *, url: str) -> None:
+        """Refuse processes that have come together, and would write to several datasets.
+
+        Raises:
+            CaptureError: names two of the places; on every process.
+        """
+        if self.group is None:
+            return
+        places = self.group.exchange((uuid, url))
+        other = next((rank for rank, (theirs, _) in enumerate(places) if theirs != uuid), None)
+        if other is not None:
+            raise CaptureError(
+                f"Rank {self.ranks.rank} writes to {url}, rank {other} to {places[other][1]}, and "
+                "these are two datasets. Give every process one place, which every machine sees; "
+                "if each is to have a dataset of its own, rank=0, world_size=1."
+            )
 
     def compare(self, mine: RunInfo, *, url: str) -> None:
         """Refuse to begin where the processes would capture different things.
@@ -93,6 +115,10 @@ class Peers:
     def each(self, work: Callable[[], T]) -> T:
         """Do something everywhere; if it fails on one process, all raise."""
         return work() if self.group is None else self.group.each(work)
+
+    def gather(self, mine: str) -> list[str]:
+        """Return what each process says, by rank."""
+        return [mine] if self.group is None else self.group.exchange(mine)
 
     def first(self, work: Callable[[], T]) -> T:
         """Do something on rank 0, or here if nobody is waited for; all get its plain result."""

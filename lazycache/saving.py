@@ -14,9 +14,10 @@ from typing import Any
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.dataset.versions import check_same
 from lazycache.cache.values.value_trees import Encoder, as_text
+from lazycache.catalog.checkpoints import after_commit
 from lazycache.catalog.entry_records import MOST_TREE_BYTES
 from lazycache.catalog.fields import checked_name
-from lazycache.catalog.identity import has_card, read_identity
+from lazycache.catalog.identity import check_decides, has_card, read_identity
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.staging import StagedStore, publish
 from lazycache.catalog.target import find_target
@@ -52,6 +53,8 @@ def save(
     store = open_store(url, create=True, storage_options=storage_options)
     _check_not_behind(store, contents.datasets)
     target = find_target(store, resume=False, overwrite=overwrite)
+    if target.snapshot is not None or target.replace:
+        check_decides(store)
     replaced = _objects(store) if target.replace else []
     staged = StagedStore(store)
     try:
@@ -85,11 +88,13 @@ def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
         files.delete()
         raise
     try:
-        return CommitLog(sites.store).append(commit, base=sites.version, validate=None).version
+        written = CommitLog(sites.store).append(commit, base=sites.version, validate=None)
     except BaseException:
         if not _may_be_named(sites.store, [commit]):
             files.delete()
         raise
+    after_commit(sites.store, written.version)
+    return written.version
 
 
 def _may_be_named(store: Store, commits: Sequence[Commit]) -> bool:

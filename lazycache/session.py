@@ -12,27 +12,25 @@ import torch
 from torch import nn
 
 from lazycache.capture.corpus.earlier import Earlier
-from lazycache.capture.corpus.provenance import describe_capture, differences
 from lazycache.capture.inputs.example_ids import ExampleIds
 from lazycache.capture.inputs.where import Where
 from lazycache.capture.recorder import Recorder
 from lazycache.capture.sites.names import HookPoint
-from lazycache.capture.sites.projection import Unchanged, check_projection, projection_weight
-from lazycache.capture.sites.resolve import resolve_sites
 from lazycache.capture.values.layouts import Layouts, make_layouts
-from lazycache.capture.values.reduce import Transform, make_reductions
+from lazycache.capture.values.reduce import Transform
 from lazycache.capture.values.select import Positions
 from lazycache.catalog import fields
-from lazycache.catalog.target import Target, find_target
-from lazycache.errors import CaptureError, CorruptShardError, LazycacheError
-from lazycache.peers import ALONE, Peers, check_begun
-from lazycache.storage.free_space import free_bytes
+from lazycache.errors import CaptureError, CorruptShardError
+from lazycache.peers import ALONE, Peers
+from lazycache.recording import Recording
+from lazycache.run_place import RunPlace
+from lazycache.run_writer import RunWriter
 from lazycache.storage.store import Store
 from lazycache.types import RowBatch, RunInfo, Sink
 from lazycache.writer.ranks import Ranks
 from lazycache.writer.sealing import seal_run
 from lazycache.writer.settings import Settings
-from lazycache.writer.writer import IDLE, DatasetWriter, WriterProgress
+from lazycache.writer.writer import WriterProgress
 
 
 class Capture:
@@ -75,79 +73,53 @@ class Capture:
         commit: str = "own",
     ) -> None:
         self._peers = Peers(ranks, commit=commit, overwrite=overwrite)
-        self._model = model
-        self._open_place = open_place
-        self._store = open_place(False)
-        self._settings = settings
-        self._resume, self._overwrite = resume, overwrite
-        resolved = resolve_sites(model, sites)
-        self._points, self._projections = resolved.points, resolved.projections
-        self._settings = replace(self._settings, tiles=make_layouts(self._points, layout))
-        for bound in self._projections.values():
-            check_projection(model, bound)
-        self._recording: dict[str, Any] = {
-            "tokenizer": tokenizer,
-            "positions": positions,
-            "dtype": dtype,
-            "columns": columns,
-            "where": where,
-            "pool": pool,
-            "transform": transform,
-            "heads": heads,
-            "units": units,
-            "hooked": hooked,
-        }
-        self.details: Mapping[str, Any] = describe_capture(
+        self._recording = Recording(
             model,
-            self._points,
+            sites,
             tokenizer=tokenizer,
-            dtype=dtype,
             positions=positions,
-            where=where,
+            dtype=dtype,
+            columns=columns,
             pool=pool,
-            reductions=make_reductions(
-                self._points, pool=pool, transform=transform, heads=heads, units=units
-            ),
+            transform=transform,
+            where=where,
+            heads=heads,
+            units=units,
+            hooked=hooked,
         )
+        tiles = make_layouts(self.points, layout)
+        self.details: Mapping[str, Any] = self._recording.describe()
         """The provenance of the run, as JSON values."""
-        self.keeps_all = where is None and not callable(positions)
-        """Whether how many rows an example gives follows from how long it is."""
-        self._check: Callable[[RowBatch], None] | None = None
-        self._is_sealed = False
-        self._writer: DatasetWriter | None = None
-        self._unchanged: Unchanged | None = None
+        self._is_left = False
         self._recorder: Recorder | None = None
         self.name = _checked(name)
         """Name of the run."""
-        self._look()
+        self._place = RunPlace(open_place, run=self.name, resume=resume, overwrite=overwrite)
+        self._settings = replace(settings, tiles=tiles)
+        self._writer = RunWriter(
+            self._place,
+            self._recording,
+            self._peers,
+            settings=self._settings,
+            run=self._described,
+        )
         self.rehearsal(Nowhere())  # refuses arguments that do not fit, as early as can be
 
-    def _look(self) -> None:
-        """Look at the place that is written to: what is there, and what of this run."""
-        self._target: Target = find_target(
-            self._store, resume=self._resume, overwrite=self._overwrite
-        )
-        self.earlier = Earlier(self._store, self._target.snapshot, run=self.name)
-        """What the run has committed before."""
-
     def _new_recorder(self) -> Recorder:
-        return self._recording_to(_Outlet(self), taken=self.earlier.committed)
+        return self._recording_to(self._writer, taken=self.earlier.committed)
 
     def rehearsal(self, sink: Sink) -> Recorder:
         """Return a recorder that fills another sink, as if nothing were stored yet."""
         return self._recording_to(sink, taken=ExampleIds())
 
     def _recording_to(self, sink: Sink, *, taken: ExampleIds) -> Recorder:
-        return Recorder(
-            self._model,
-            self._points,
+        return self._recording.recorder(
             sink,
             next_example=self._next_example(),
             step=self.ranks.world_size,
             taken=taken,
             # there may be nothing left to do, or nothing for this process
-            allow_empty=self._resume or self.ranks.world_size > 1,
-            **self._recording,
+            allow_empty=self._place.resumes or self.ranks.world_size > 1,
         )
 
     def _next_example(self) -> int:
@@ -159,7 +131,7 @@ class Capture:
 
     def check_first(self, check: Callable[[RowBatch], None]) -> None:
         """Hand the first batch to a check before anything is written; it may raise."""
-        self._check = check
+        self._writer.check_first(check)
 
     def describe(self, **details: Any) -> None:
         """Add JSON values to the provenance of the run."""
@@ -171,28 +143,32 @@ class Capture:
         Raises:
             CaptureError: names what differs.
         """
-        known = self.earlier.info
-        found = [] if known is None else differences(known, self.details)
-        if found:
-            raise CaptureError(
-                f"Run {self.name!r} of {self._store.url} was captured differently: "
-                f"{'; '.join(found)}. Continue it as it was, or add another run: run='name'."
-            )
+        self._place.check(self.details)
 
     def free_bytes(self) -> int | None:
         """Return the bytes that can be written there, what will be replaced counted as free.
 
         None of a bucket. Cost: one system call; of what will be replaced, a listing.
         """
-        free = free_bytes(self._store)
-        if free is None or not self._target.replace or self._writer is not None:
+        free = self._place.free_bytes()
+        if free is None or self._writer.has_begun:
             return free
-        return free + sum(info.size for info in self._store.list(""))
+        return free + self._place.freed_bytes()
+
+    @property
+    def earlier(self) -> Earlier:
+        """What the run has committed before."""
+        return self._place.earlier
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether how many rows an example gives follows from how long it is."""
+        return self._recording.keeps_all
 
     @property
     def url(self) -> str:
         """Where the dataset is."""
-        return self._store.url
+        return self._place.url
 
     @property
     def queue_bytes(self) -> int:
@@ -202,20 +178,24 @@ class Capture:
     @property
     def points(self) -> Mapping[str, HookPoint]:
         """Where the sites are in the model, by name."""
-        return self._points
+        return self._recording.points
 
     def __enter__(self) -> Self:
         """Look again at the place, put the hooks on the model, make the dataset."""
         if self._recorder is not None:
             raise CaptureError("A capture is entered once; call lc.capture again for another.")
-        self._begin()
-        self._recorder = self._new_recorder()
-        self._recorder.__enter__()
+        try:
+            self._begin()
+            self._recorder = self._new_recorder()
+            self._recorder.__enter__()
+        except BaseException:
+            self._peers.leave()
+            raise
         try:
             if self._peers.group is not None:
-                self._peers.each(self._start)
-            elif not self._target.replace and self._check is None:
-                self._start()
+                self._peers.each(self._writer.begin)
+            elif not self._writer.waits_for_rows:
+                self._writer.begin()
         except BaseException as error:
             self._recorder.__exit__(type(error), error, error.__traceback__)
             self._peers.leave()
@@ -223,37 +203,31 @@ class Capture:
         return self
 
     def _begin(self) -> None:
+        """Wait for the others, and agree with them, before anything changes; then look again."""
+        self._peers.join()
+        self._peers.compare(RunInfo(self.name, self.details), url=self.url)
+        self._peers.begin(
+            make=lambda: self._place.make(self.details),
+            join=lambda: self._place.join(self.details),
+            alone=lambda: self._place.look_again(self.details),
+        )
+        self._peers.check_one_place(self._place.uuid, url=self.url)
+        self._peers.compare(self._described(), url=self.url)
+
+    def agree(self, look: Callable[[], bool]) -> bool:
+        """Whether there is something to do, here or in a process that this one begins with.
+
+        Raises:
+            CaptureError: `look` failed in another process. What it raises here is raised.
+        """
         try:
-            self._peers.begin(make=self._make, look=self._look_again)
-            self._peers.compare(self._described(), url=self.url)
+            needed = self._peers.any(look)
         except BaseException:
             self._peers.leave()
             raise
-
-    def is_needed(self, mine: bool) -> bool:
-        """Whether there is something to do, here or in a process that this one begins with."""
-        needed = self._peers.any(mine)
         if not needed:
             self._peers.leave()
         return needed
-
-    def _look_again(self) -> None:
-        """Look once more: others may have committed since, or rank 0 has made the dataset."""
-        if self._peers.group is not None and self.ranks.rank:
-            self._resume, self._overwrite = True, False
-        self._look()
-        self.check()
-        if self.earlier.is_sealed:
-            raise CaptureError(
-                f"Run {self.name!r} of {self.url} is sealed: it is complete. Give what you capture "
-                "a run of its own, run='name', or replace the dataset with overwrite=True."
-            )
-
-    def _make(self) -> None:
-        """Make or replace the dataset: what the others then look at."""
-        self._look_again()
-        snapshot = self._target.prepare(self._open_place(True))
-        self._target = Target(snapshot, replace=False, resume=True)
 
     def __exit__(
         self,
@@ -270,68 +244,16 @@ class Capture:
             raise
         self._finish(error)
 
-    def _start(self) -> DatasetWriter:
-        """Begin to write: the first change to the place.
-
-        A dataset that is replaced stays until there is something to replace it with.
-        """
-        arrays = {  # before anything changes there: they may not be readable
-            name: projection_weight(self._model, bound) for name, bound in self._projections.items()
-        }
-        self._unchanged = Unchanged(self._model, self._projections)
-        self._store = self._open_place(True)
-        snapshot = self._target.prepare(self._store)
-        run = self._described()
-        together = self._peers.commits_together
-        self._writer = DatasetWriter(
-            self._store,
-            snapshot=snapshot,
-            run=run,
-            settings=self._settings,
-            arrays={} if together and self.ranks.rank else arrays,  # once is enough
-            group=self._peers.group if together else None,
-            same_run=lambda theirs: check_begun(theirs, run, url=self.url),
-        )
-        return self._writer
-
     def _described(self) -> RunInfo:
         return RunInfo(self.name, {**self.details, "first_example": self.earlier.first_example})
-
-    def _write(self, batch: RowBatch) -> None:
-        """Hand a batch to the writer, which the first one begins."""
-        if self._is_sealed:
-            raise CaptureError(f"Run {self.name!r} was sealed: nothing is added to it any more.")
-        check, self._check = self._check, None
-        if check is not None:
-            check(batch)
-        writer = self._writer or self._start()
-        if self._unchanged is not None:
-            self._unchanged.check()
-        writer.write(batch)
 
     def _finish(self, error: BaseException | None) -> None:
         """Commit. An error on its way out stays the one that is raised."""
         try:
-            self._end(error)
+            self._writer.end(error)
         finally:
+            self._is_left = True
             self._peers.leave()
-
-    def _end(self, error: BaseException | None) -> None:
-        if self._writer is None and (error is not None or self._target.replace):
-            return
-        if error is not None and self._peers.commits_together and self._writer is not None:
-            self._peers.leave()  # nobody commits now: the others learn it here
-            self._writer.abort()
-            return
-        try:
-            (self._writer or self._start()).close()
-            if error is None:
-                self._peers.each(lambda: None)  # behind the block everything is there
-        except LazycacheError as exc:
-            if error is None:
-                raise
-            if exc is not error:
-                error.add_note(f"What was not committed is lost: {exc}")
 
     def annotate(
         self,
@@ -385,8 +307,6 @@ class Capture:
         if self._recorder is not None:
             self._recorder.end_generation()
             self._recorder.drain()
-        if self._writer is None:
-            return 0
         return self._writer.commit()
 
     def seal(self) -> int:
@@ -396,17 +316,26 @@ class Capture:
         where ranks were given, the process that is the last to end. Returns the version.
 
         Raises:
-            CaptureError: nothing of the run is committed.
+            CaptureError: nothing of the run is committed; it is not called in the block.
             CommitConflictError: somebody has removed the run meanwhile.
             StorageError: the store failed.
 
         Cost: a commit, a read of the log, one record.
         """
+        if self._recorder is None or self._is_left:
+            raise CaptureError(
+                f"A capture seals its run in the with block. Behind it: lazycache.care.removing."
+                f"seal({self.url!r}, {self.name!r}), or `lazycache seal` in a shell."
+            )
         self.commit()
-        self._peers.each(lambda: None)  # all have committed; who has failed is not waited for
-        version = self._peers.first(lambda: seal_run(self._store, self.name, rank=self.ranks.rank))
-        self._is_sealed = True
+        runs = self._peers.gather(self.name)  # behind it all have committed
+        version = self._peers.first(lambda: self._seal(runs))
+        self._writer.seal()
         return version
+
+    def _seal(self, runs: Iterable[str]) -> int:
+        store, rank = self._place.store, self.ranks.rank
+        return max(seal_run(store, run, rank=rank) for run in sorted(set(runs)))
 
     @property
     def ranks(self) -> Ranks:
@@ -416,24 +345,7 @@ class Capture:
     @property
     def progress(self) -> WriterProgress:
         """Rows and bytes taken over, queued and committed, and seconds waited for the store."""
-        if self._writer is None:
-            return IDLE
         return self._writer.progress
-
-
-class _Outlet:
-    """The sink of the recorder: the writer of the capture, begun with the first batch."""
-
-    def __init__(self, capture: Capture) -> None:
-        self._capture = capture
-
-    def write(self, batch: RowBatch) -> None:
-        """Hand a batch to the writer."""
-        self._capture._write(batch)  # noqa: SLF001  # one object in two
-
-    def commit(self) -> int:
-        """Make everything taken so far visible."""
-        return self._capture.commit()
 
 
 class Nowhere:

@@ -41,9 +41,14 @@ settings.register_profile("dev", parent=settings.get_profile("ci"), max_examples
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+collect_ignore = ["fuzz_atheris.py"]  # a script that needs atheris; doctests would import it
+
 LONG = (
+    "tests/writers/test_ray.py",
     "tests/faults/",
+    "tests/writers/",
     "tests/realmodel/",
+    "tests/test_examples.py",
     "tests/test_memory.py",
     "tests/catalog/test_log_races.py",
 )
@@ -51,7 +56,19 @@ LONG = (
 
 def pytest_collection_modifyitems(items):
     """The longest files come first: side by side, none is left over at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    items.sort(key=_place)
+
+
+def _place(item):
+    """Where the file of a test stands among the long ones; behind them, if it is none."""
+    found = [i for i, start in enumerate(LONG) if item.nodeid.startswith(start)]
+    return min(found, default=len(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config):
+    """Keep that order: xdist would begin with the files of most tests, and the long ones last."""
+    config.option.loadscopereorder = False
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,8 +1,8 @@
 """A store that fails, delays, truncates, duplicates and times out by a plan that a seed decides.
 
-Each call draws what happens to it. What the caller hears is what a store in the distance would say:
-an error before anything happened, an error after everything did (a lost answer), an answer that ends
-early, a request that is carried out twice, one that takes long. All of them pass: a server that has
+Each call draws what happens to it. What the caller hears is what a store in the distance would
+say: an error before anything happened, an error after everything did (a lost answer), an answer
+that ends early, a request that is carried out twice, one that takes long. All of them pass: a server that has
 a bad hour, not a lost disk.
 """
 

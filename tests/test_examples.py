@@ -1,6 +1,7 @@
 """The scripts in `examples/` run as they stand."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,9 @@ def test_a_dataset_is_shared_over_s3(s3):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "that took 1 requests for 138,240 bytes" in done.stdout
+    (asked,) = re.findall(r"that took 1 requests for ([0-9,]+) bytes", done.stdout)
+    needed, block = 10 * 9 * 384 * 4, 4096  # the cache of what was read keeps whole blocks
+    assert needed <= int(asked.replace(",", "")) < needed + 2 * block
 
 
 def test_every_benchmark_can_be_loaded():

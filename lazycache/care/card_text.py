@@ -7,7 +7,6 @@ so that they are no markup where the card is rendered.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from lazycache.care.card_reading import reading
 from lazycache.catalog.computed import COMPUTED, all_sites
 from lazycache.catalog.run_info import ADDS_TO
 from lazycache.catalog.snapshot import PlacedShard, Snapshot
+from lazycache.plain_text import in_one_line
 from lazycache.progress import bytes_text
 from lazycache.storage.layout import CARD_MARK
 from lazycache.types import RunInfo, SiteSpec
@@ -27,9 +27,6 @@ tags:
 """
 _MOST_INFO = 20_000  # characters of provenance
 _MOST_SHOWN = 200  # characters of one text
-_ORDERS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
 
 
 def card_text(snapshot: Snapshot) -> str:
@@ -148,7 +145,7 @@ def code(value: Any) -> str:
         ("`a\\|b'c\\n`", '`{"torch": "2.6"}`')
     """
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = _ORDERS.sub(lambda found: repr(found[0])[1:-1], text)
+    text = in_one_line(text)
     if len(text) > _MOST_SHOWN:
         text = text[: _MOST_SHOWN - 1] + "…"
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`"

@@ -11,11 +11,12 @@ from typing import Any
 
 from lazycache.cache.files.parallel import ordered
 from lazycache.care.collecting_clock import Times, store_times
-from lazycache.care.collecting_files import Needs, is_ours, named_by
+from lazycache.care.collecting_files import Needs, is_ours
 from lazycache.care.collecting_unfinished import Unfinished, unfinished
 from lazycache.care.drafts import Dataset, draft
 from lazycache.catalog.identity import read_identity
 from lazycache.catalog.log import CommitLog
+from lazycache.catalog.named_files import named_files
 from lazycache.errors import SelectionError
 from lazycache.progress import progress_bar
 from lazycache.storage.layout import FILE_PREFIXES, IDENTITY
@@ -26,6 +27,7 @@ GRACE_SECONDS = 86400.0
 """Age below which nothing is deleted: a day."""
 
 _DELETERS = 16
+_TOGETHER = 256  # files that are deleted before the log is looked at again
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,10 @@ def gc(
     Args:
         url: Folder or URL of the dataset.
         grace_seconds: How long a file must have been there, or must have been replaced. Longer than
-            any reader stays with an old version and any writer takes from a file to its commit:
-            with 0, nobody else may be writing, and readers of old versions lose them.
+            any reader stays with an old version and any writer takes from a file to its commit: a
+            writer that takes more than an hour looks before it commits, and fails if its files are
+            gone. With less than an hour, nobody else may be writing; with 0, readers of old
+            versions lose them.
         keep_versions: How many of the newest versions stay readable, however old they are.
         dry_run: Say what would be deleted, and write nothing; by the clock of this machine.
         progress: Show a bar where a person can see it.
@@ -201,17 +205,24 @@ def _may_go(version: int, needs: Needs, times: Times, limits: _Limits) -> bool:
 
 def _delete(store: Store, found: _Found, needs: Needs, *, progress: bool) -> _Found:
     """Say in the log what expires, then delete; return what was deleted."""
-    log, before = CommitLog(store), needs.snapshot.version
+    log, version = CommitLog(store), needs.snapshot.version
     if found.expires > needs.snapshot.expired:
         Dataset(store, log, needs.snapshot).commit(draft(expired=found.expires))
-    # a writer that took longer than the grace from its file to its commit: the file stays
-    late = {path for commit in log.read(after=before) for path in named_by(commit)}
-    found = replace(found, orphans=[one for one in found.orphans if one.path not in late])
+    late: set[str] = set()
+    kept: set[str] = set()
     workers = 1 if store.local_path(IDENTITY) is not None else _DELETERS
     with progress_bar("gc", total=len(found.all), unit=" files", show=progress) as bar:
-        for _ in ordered(lambda one: _discard(store, one)(), found.all, workers=workers):
-            bar.advance(1)
-    return found
+        for first in range(0, len(found.all), _TOGETHER):
+            # a writer that took longer than the grace from its file to its commit: the file stays
+            for commit in log.read_new(version):
+                late |= {path for path, _ in named_files(commit)}
+                version = commit.version
+            batch = found.all[first : first + _TOGETHER]
+            kept |= late & {one.path for one in batch if isinstance(one, ObjectInfo)}
+            going = [one for one in batch if not (isinstance(one, ObjectInfo) and one.path in kept)]
+            for _ in ordered(lambda one: _discard(store, one)(), going, workers=workers):
+                bar.advance(1)
+    return replace(found, orphans=[one for one in found.orphans if one.path not in kept])
 
 
 def _discard(store: Store, one: ObjectInfo | Unfinished) -> Callable[[], None]:

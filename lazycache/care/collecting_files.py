@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lazycache.catalog.entry_records import entry_paths
+from lazycache.catalog.named_files import named_files
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.types import Commit, EntryRef, Identity
 
@@ -24,15 +25,6 @@ def is_ours(path: str) -> bool:
         (False, False)
     """
     return _OURS.fullmatch(path) is not None
-
-
-def named_by(commit: Commit) -> list[str]:
-    """Return the files that a commit names as its own."""
-    paths = [file.path for file in commit.tables]
-    paths += [shard.path for shard in commit.shards]
-    paths += [shard.stats.path for shard in commit.shards if shard.stats is not None]
-    paths += [array.path for array in commit.arrays]
-    return paths + list(entry_paths(commit.entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,7 @@ class _History:
 
     def add(self, commit: Commit) -> None:
         """Take the next commit."""
-        self._named.update(named_by(commit))
+        self._named.update(path for path, _ in named_files(commit))
         self._stats |= {ref.path: ref.stats.path for ref in commit.shards if ref.stats is not None}
         for path in [path for drop in commit.drops for path in drop.paths]:
             self._replaced[path] = commit.version

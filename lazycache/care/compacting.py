@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,6 +174,7 @@ class _Batch:
     drops: list[Drop] = field(default_factory=list)
     replaced: int = 0
     attempted: bool = False  # a log record may name its files
+    since: float = field(default_factory=time.time)  # no file of it is older
 
     @property
     def bytes(self) -> int:
@@ -249,7 +251,7 @@ class _Compaction:
         )
         batch.attempted = True
         try:
-            self._version = self._dataset.commit(commit).version
+            self._version = self._dataset.commit(commit, since=batch.since).version
         except CommitConflictError:
             batch.attempted = False
             raise

@@ -15,6 +15,7 @@ from lazycache.care.copy_notes import CopyNotes
 from lazycache.catalog import records
 from lazycache.catalog.identity import encode_identity
 from lazycache.catalog.staging import StagedStore
+from lazycache.errors import SelectionError
 from lazycache.progress import progress_bar
 from lazycache.rewriting import Part, parts, write_part
 from lazycache.storage.layout import IDENTITY
@@ -25,6 +26,21 @@ PART_BYTES = 1 << 30
 """Bytes of stored values of which a part is made: what an interrupted copy does again."""
 
 _COPIES = uuid.UUID("0d6c6c55-2b1a-58a4-8f39-5a0f4d1b7f60")  # names of copies of rows
+
+
+def check_rows(sites: StoredSites, where: str | None) -> None:
+    """Refuse a condition that no row fits. Reads nothing.
+
+    Raises:
+        SelectionError: it is one.
+    """
+    restriction = sites.restriction
+    if restriction is None or any(restriction.rows(t).count for t in sites.snapshot.tables):
+        return
+    raise SelectionError(
+        f"No row of {sites.store.url} fits where={where!r}, so there is nothing to copy: "
+        "leave it out, or look at the columns in lc.open(url).snapshot.columns('examples')."
+    )
 
 
 def copy_rows(
@@ -60,9 +76,10 @@ def copy_rows(
     note = {"dataset": sites.snapshot.identity.uuid, "version": sites.version}
     note |= {"sites": sorted(names), "where": where}
     identity = _identity(sites.snapshot.identity, note)
-    notes = CopyNotes(target, identity)
+    notes = CopyNotes(target, identity, part_bytes=PART_BYTES)
     if is_there(identity, target, resume=resume) and not notes.exist():
-        return whole(target), ()  # an earlier call has finished it
+        notes.remove()  # an earlier call has finished it; it may have been killed while it did this
+        return whole(target), ()
     shown = {name: sites.tensor(name) for name in names}
     called = {run: run for run in sites.snapshot.runs}
     staged = StagedStore(target)

@@ -13,15 +13,18 @@ from lazycache.storage.store import Store
 from lazycache.types import Commit, Identity
 
 _PREFIX = ".lazycache-copy-"
+_FIRST = "-000000.json"
 
 
 class CopyNotes:
     """Hidden objects of the target, one for each part that is written.
 
+    They are of parts of one size: those of another size say nothing of these.
+
     Example:
         >>> from lazycache.storage.open_store import open_store
         >>> store = open_store("memory://copy-notes-doctest", create=True, storage_options=None)
-        >>> notes = CopyNotes(store, Identity(1, "u", "now"))
+        >>> notes = CopyNotes(store, Identity(1, "u", "now"), part_bytes=100)
         >>> notes.add(0, [Commit(1, "t", "w", "now", "main")])
         >>> staged = StagedStore(store)
         >>> notes.restore(staged), [info.path for info in staged.list("_log/")]
@@ -31,13 +34,14 @@ class CopyNotes:
         False
     """
 
-    def __init__(self, target: Store, identity: Identity) -> None:
+    def __init__(self, target: Store, identity: Identity, *, part_bytes: int) -> None:
         self._target = target
         self._prefix = f"{_PREFIX}{identity.uuid}-"
+        self._part_bytes = part_bytes
 
     def exist(self) -> bool:
-        """Whether a copy has begun and was not finished."""
-        return any(self._paths())
+        """Whether a copy has begun and was not finished: the first note, of any size, is there."""
+        return any(path.endswith(_FIRST) for path in self._paths())
 
     def add(self, number: int, commits: Sequence[Commit]) -> None:
         """Note that a part is written: the commits that name its files."""
@@ -62,8 +66,8 @@ class CopyNotes:
         return number
 
     def remove(self) -> None:
-        """Drop the notes: the copy is there."""
-        for path in self._paths():
+        """Drop the notes, the first one first: without it the copy is there."""
+        for path in sorted(self._paths(), key=lambda path: not path.endswith(_FIRST)):
             self._target.delete(path)
 
     def _paths(self) -> list[str]:
@@ -71,7 +75,7 @@ class CopyNotes:
         return [path for path in paths if path.startswith(self._prefix)]
 
     def _path(self, number: int) -> str:
-        return f"{self._prefix}{number:06d}.json"
+        return f"{self._prefix}{self._part_bytes}-{number:06d}.json"
 
     def _noted(self, number: int, version: int) -> list[Commit]:
         """Return the commits of a part, which follow on `version`."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lazycache.care.beside import check_beside
 from lazycache.care.card import write_card
 from lazycache.care.checked_files import CheckedFile
 from lazycache.care.copied_log import Copy, is_there, part, publish, records_there, whole
-from lazycache.care.copied_rows import copy_rows
+from lazycache.care.copied_rows import check_rows, copy_rows
 from lazycache.care.transfer import MissingFileError, transfer
 from lazycache.care.whole_sites import whole_sites
 from lazycache.catalog.computed import computed_sites
@@ -88,15 +89,18 @@ def copy(
 
     Raises:
         DatasetNotFoundError: there is no dataset at `src`.
-        DatasetExistsError: `dst` holds another dataset, other files, or a copy that was written to.
+        DatasetExistsError: `dst` holds another dataset, other files, or a copy that was written to;
+            or it is the dataset itself, or a place in it.
         CorruptShardError: a file of the source is missing or not what was written. The copy is then
             as it was before; files that were copied are found by the next call.
         SiteNotFoundError: a pattern fits nothing; names the nearest.
+        SelectionError: no row fits `where`, or `sites` names no whole site.
         StorageError: a store failed.
 
     Cost: reads the log, one listing of `dst`; then every byte once, 8 files at a time in pieces of
     8 MiB, and one write per record of the log. With `where` (or a computed site without its source)
-    values are read, chosen and written anew, in batches of 32 MiB.
+    values are read, chosen and written anew, in batches of 32 MiB; of each chunk that has a chosen
+    row all bytes are compared.
 
     Example:
         >>> import tempfile, lazycache as lc
@@ -110,10 +114,15 @@ def copy(
         >>> lc.open(there)["resid_out_0"].shape
         torch.Size([3, 3, 2])
     """
-    cache = open_dataset(src, where=where, storage_options=_first(src_options, storage_options))
-    with cache:
+    mine, theirs = (_first(one, storage_options) for one in (src_options, dst_options))
+    # what is written anew gets new checksums: only what is whole may
+    with open_dataset(src, where=where, check=True, storage_options=mine) as cache:
+        check_rows(cache.stored, where)
         names = None if sites is None else whole_sites(cache, sites, what="copy")
-        target = open_store(dst, create=True, storage_options=_first(dst_options, storage_options))
+        if mine == theirs:  # else one address may be two places
+            place = open_store(dst, create=False, storage_options=theirs).url
+            check_beside(place, cache.url, what="copy")
+        target = open_store(dst, create=True, storage_options=theirs)
         if where is None and (names is None or _are_stored(cache, names)):
             made, done = _copy_files(cache, names, target, progress=progress, resume=resume)
         else:

@@ -60,10 +60,11 @@ class Dataset:
         """Take over what others have committed meanwhile."""
         self.snapshot = newer_snapshot(self.store, self.snapshot)
 
-    def commit(self, commit: Commit) -> Commit:
+    def commit(self, commit: Commit, *, since: float | None = None) -> Commit:
         """Make a draft the next commit, and take over what others have committed before it.
 
         A draft that does not fit the dataset as it is now is refused before anything is written.
+        `since` is when the first of its files was begun, in seconds since the epoch.
 
         Raises:
             CommitConflictError: somebody changed what it is about. It is not in the log.
@@ -77,7 +78,13 @@ class Dataset:
                 f"Others have changed {self.store.url} meanwhile, and what was to be committed no "
                 f"longer fits: {exc} Nothing was changed: begin again."
             ) from exc
-        written = self.log.append(commit, base=self.snapshot.version, validate=None)
+        written = self.log.append(
+            commit,
+            base=self.snapshot.version,
+            validate=None,
+            dataset=self.snapshot.identity,
+            since=since,
+        )
         after_commit(self.store, written.version)
         self.refresh()
         return written

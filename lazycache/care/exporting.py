@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lazycache.care.beside import check_beside
 from lazycache.care.exports.arrow_files import write_arrow, write_hf, write_parquet
 from lazycache.care.exports.contents import Exported, exported_tables
 from lazycache.care.exports.folder import checked_folder, whole_folder
@@ -106,13 +107,15 @@ def export(
 
     Raises:
         DatasetNotFoundError: there is no dataset.
-        DatasetExistsError: `out` is there and not empty.
+        DatasetExistsError: `out` is there and not empty, or lies in the dataset.
+        CorruptShardError: values are not what was written. Nothing is left.
         SelectionError: there is no such format.
         SiteNotFoundError: a pattern fits nothing; names the nearest.
         StorageError: a store or disk failed, or `out` is a URL. Nothing is left then; a process
             that is killed leaves a hidden folder `.NAME.*.part` beside `out`.
 
-    Cost: every value is read once and written once, 64 MiB (or one row) at a time.
+    Cost: every value is read once and written once, 64 MiB (or one row) at a time, and the checksum
+    of its chunk is compared; from a store that is not local a chunk is read once more for that.
 
     Example:
         >>> import tempfile, pyarrow.parquet as pq
@@ -127,7 +130,9 @@ def export(
     if write is None:
         raise SelectionError(f"No format {format!r} to export to. {nearest(format, _WRITERS)}")
     path = checked_folder(out)
-    with open_dataset(src, where=where, storage_options=storage_options) as cache:
+    # the files that are written have no checksums of the log any more: only what is whole may go
+    with open_dataset(src, where=where, check=True, storage_options=storage_options) as cache:
+        check_beside(str(path), cache.url, what="export")
         names = _names(cache, sites)
         tables = exported_tables(cache.stored, names)
         rows = {table.table: len(table.rows) for table in tables}

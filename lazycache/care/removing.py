@@ -10,6 +10,7 @@ from lazycache.care.drafts import Dataset, draft
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import SelectionError, nearest
 from lazycache.storage.open_store import Url, open_store
+from lazycache.writer.sealing import seal_run
 
 _ADDS_TO = "adds_to"
 
@@ -67,6 +68,7 @@ def seal(url: Url, run: str, *, storage_options: Mapping[str, Any] | None = None
     Raises:
         DatasetNotFoundError: there is no dataset.
         SelectionError: no such run, or it has no rows of its own.
+        CommitConflictError: somebody has just removed the run.
         StorageError: the store failed.
 
     Example:
@@ -79,10 +81,10 @@ def seal(url: Url, run: str, *, storage_options: Mapping[str, Any] | None = None
     """
     dataset = Dataset.read(open_store(url, create=False, storage_options=storage_options))
     _check(dataset.snapshot, run, url=dataset.store.url, what="sealed")
-    if run in dataset.snapshot.sealed:
-        return dataset.snapshot.version
-    version = dataset.commit(draft(sealed=(run,))).version
-    write_card(dataset.store, dataset.snapshot)
+    version = seal_run(dataset.store, run, rank=0, snapshot=dataset.snapshot)
+    if run not in dataset.snapshot.sealed:
+        dataset.refresh()
+        write_card(dataset.store, dataset.snapshot)
     return version
 
 

@@ -29,6 +29,10 @@ def _check_files(mine: Commit, theirs: Commit) -> None:
             f"{theirs.writer} has just replaced {min(twice)!r}, which this commit replaces too. "
             "Nothing was changed: begin again."
         )
+    if set(mine.sealed) & set(theirs.removed):
+        raise CommitConflictError(
+            f"{theirs.writer} has just removed run {mine.sealed[0]!r}: there is nothing to seal."
+        )
     if theirs.removed and (covers or mine.drops or mine.removed):
         raise CommitConflictError(
             f"{theirs.writer} has just removed run {theirs.removed[0]!r}: rows that this commit is "

@@ -58,6 +58,40 @@ def create_dataset(store: Store) -> Identity:
     return identity
 
 
+def check_decides(store: Store) -> None:
+    """Refuse to write to a dataset of a store that lets two writers create the same object.
+
+    To be asked before anything is written or removed: such a store could not make the dataset again
+    that it held. Cost: two requests, which change nothing; none of a folder of this machine.
+
+    Raises:
+        StorageError: the store lets two writers create the same object, or failed.
+        DatasetNotFoundError: another process removed the dataset meanwhile.
+
+    Example:
+        >>> from lazycache.storage.open_store import open_store
+        >>> store = open_store("memory://decides-doctest", create=True, storage_options=None)
+        >>> _ = create_dataset(store)
+        >>> check_decides(store)
+        >>> store.delete("lazycache.json")
+    """
+    if store.local_path(IDENTITY) is not None:
+        return
+    try:
+        record = store.get(IDENTITY)
+    except FileNotFoundError:  # removed meanwhile: there is nothing to lose
+        return
+    if not patiently(lambda: store.put_if_absent(IDENTITY, record)):
+        return
+    if patiently(lambda: store.put_if_absent(IDENTITY, record)):
+        raise replaces_objects(store.url)
+    store.delete(IDENTITY)  # it was not there any more: what we made is no dataset
+    raise DatasetNotFoundError(
+        f"Another process has just removed the dataset of {store.url}: nothing was written. "
+        "Run again to make a new one."
+    )
+
+
 def _put_or_found(store: Store, record: bytes) -> bool:
     """Whether this identity is the one that is there now."""
     return patiently(lambda: store.put_if_absent(IDENTITY, record)) or store.get(IDENTITY) == record

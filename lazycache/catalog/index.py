@@ -115,7 +115,7 @@ def build_index(snapshot: Snapshot, store: Store, *, directory: Path | None) -> 
     folder = directory or index_directory()
     if folder is None:
         return IndexFile(None, snapshot, store)
-    path = folder / _name(snapshot)
+    path = folder / _name(snapshot, store.url)
     if path.is_file():
         return IndexFile(path, snapshot, store)
     return _written(path, snapshot, store, grow=True)
@@ -125,11 +125,13 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _name(snapshot: Snapshot) -> Path:
-    # a copied folder keeps its uuid and may grow on its own: the last txn tells the two apart
+def _name(snapshot: Snapshot, url: str) -> Path:
+    # by its address too: a changed copy that keeps uuid and transactions must not answer for the
+    # first one, which somebody trusts. A folder that was replaced has another last txn
     identity = f"{snapshot.identity.uuid} {last_txn(snapshot, snapshot.version)}"
     digest = hashlib.blake2s(identity.encode(), digest_size=8).hexdigest()
-    folder = hashlib.blake2s(snapshot.identity.uuid.encode(), digest_size=16).hexdigest()
+    place = f"{snapshot.identity.uuid} {url}"
+    folder = hashlib.blake2s(place.encode(), digest_size=16).hexdigest()
     return Path(folder) / f"s{SCHEMA}-{snapshot.version:020d}-{digest}.duckdb"
 
 
@@ -171,8 +173,9 @@ def _written(path: Path, snapshot: Snapshot, store: Store, *, grow: bool) -> Ind
         _prune(path)
     except LazycacheError:
         raise
-    except (OSError, duckdb.IOException):
-        # the cache directory cannot be written or is full: a convenience is missing, no data
+    except (OSError, duckdb.Error):
+        # the cache directory cannot be written or is full, at any point of a transaction of DuckDB:
+        # a convenience is missing, no data. What is wrong with the data is said by memory's index
         return IndexFile(None, snapshot, store)
     return IndexFile(path, snapshot, store)
 
@@ -244,8 +247,9 @@ def _same_types(snapshot: Snapshot, version: int) -> bool:
 
 def _prune(path: Path) -> None:
     """Delete what the newest files replace, and what a killed process left behind."""
-    finished = sorted(path.parent.glob("s*.duckdb"), key=_modified)
-    for old in finished[:-KEPT_FILES]:
+    # never the one just made: the clock may have gone back since the others were
+    others = sorted(set(path.parent.glob("s*.duckdb")) - {path}, key=_modified)
+    for old in others[: 1 - KEPT_FILES]:
         old.unlink(missing_ok=True)
     for left in path.parent.glob(".*.tmp*"):
         if time.time() - _modified(left) > STALE_SECONDS:

@@ -12,10 +12,11 @@ import numpy as np
 
 from lazycache.catalog.chains import Segment
 from lazycache.catalog.identity import read_identity
-from lazycache.catalog.log import CommitLog, Contents
+from lazycache.catalog.log import CommitLog
+from lazycache.catalog.log_reading import Contents
+from lazycache.catalog.packed_replaying import replay_packed
 from lazycache.catalog.packs import TRAILER_BYTES, Pack, covering
 from lazycache.catalog.recorded import Recorded
-from lazycache.catalog.replaying import Replay
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CorruptShardError, LazycacheError
 from lazycache.storage.layout import IDENTITY, pack_path
@@ -59,7 +60,7 @@ def load_snapshot(store: Store, identity: Identity | None = None) -> Snapshot:
     while True:
         segments = packs.segments()
         try:
-            snapshot = _replayed(identity, segments)
+            snapshot = replay_packed(identity, segments)
         except LazycacheError as exc:
             used = [one.source for one in segments if isinstance(one.source, Pack)]
             if not used:
@@ -73,22 +74,16 @@ def load_snapshot(store: Store, identity: Identity | None = None) -> Snapshot:
 def newer_snapshot(store: Store, snapshot: Snapshot) -> Snapshot:
     """Return what a dataset holds now, which held `snapshot`; the same object if nothing is new.
 
-    Costs one look at the next record, and the log if there is one.
+    Costs one look at the next record if there is none; else a look and a read for each, or a
+    listing of the log where they are many.
 
     Raises:
         CorruptShardError: a new record is damaged, says what cannot be, or is missing.
         FormatVersionError: a newer lazycache wrote it.
         StorageError: the store failed.
     """
-    commits = CommitLog(store).read(after=snapshot.version)
+    commits = CommitLog(store).read_new(snapshot.version)
     return Snapshot.replay(snapshot.identity, commits, snapshot)
-
-
-def _replayed(identity: Identity, segments: Sequence[Segment]) -> Snapshot:
-    replay = Replay(Snapshot(identity))
-    for segment in segments:
-        replay.add_packed(segment)
-    return replay.result()
 
 
 class Packs:
@@ -156,9 +151,9 @@ class Packs:
         head = _head(read, size if kept is None else len(kept), path)
         pack = Pack(path, head, read=read, size=size, plain=self._log.read_range)
         first, last = span
-        if (pack.uuid, pack.first, pack.last) != (self._uuid, first, last):
+        if (pack.head.uuid, pack.first, pack.last) != (self._uuid, first, last):
             raise CorruptShardError(f"{path!r} is of another dataset, or of other commits.")
-        if not np.array_equal(pack.sizes, self._sizes[first - 1 : last]):
+        if not np.array_equal(pack.head.sizes, self._sizes[first - 1 : last]):
             raise CorruptShardError(f"{path!r} is of other records than those that are there.")
         return pack
 

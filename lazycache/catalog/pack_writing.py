@@ -15,7 +15,9 @@ from lazycache.catalog.chains import Key, Segment
 from lazycache.catalog.commit_list import line_of
 from lazycache.catalog.int_lists import encode_ints
 from lazycache.catalog.pack_blocks import BlockWriter
-from lazycache.catalog.packs import FORMAT, VERSION, Pack, check_folder
+from lazycache.catalog.pack_files import check_folder
+from lazycache.catalog.pack_heads import FORMAT, VERSION
+from lazycache.catalog.packs import Pack
 from lazycache.catalog.recorded import rows_of
 from lazycache.types import Commit
 
@@ -132,14 +134,14 @@ def _of(source: Source) -> Records:
     a, b = first - pack.first, last - pack.first + 1
     return Records(
         first=first,
-        sizes=pack.sizes[a:b].tolist(),
+        sizes=pack.head.sizes[a:b].tolist(),
         owners=[pack.run_of(version) for version in range(first, last + 1)],
         rows={
             table: [one for one in zip(versions, rows, strict=True) if first <= one[0] <= last]
             for table, versions, rows, _ in pack.rows()
         },
         rewrites=[at for at in pack.rewrites() if first <= at <= last],
-        ops=[one for one in pack.ops if first <= one[0] <= last],
+        ops=[one for one in pack.head.ops if first <= one[0] <= last],
         history=pack.history()[a:b],
     )
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lazycache.catalog.chains import Chain, Key, OpenChain, Segment
+from lazycache.catalog.chains import Chain, OpenChain, Segment
 from lazycache.catalog.commit_list import CommitList
 from lazycache.catalog.conflicts import same_array
-from lazycache.catalog.entry_records import check_entry, entry_paths
+from lazycache.catalog.entry_records import check_entry
+from lazycache.catalog.named_files import named_files
 from lazycache.catalog.natural import natural_key
-from lazycache.catalog.placing import MOST_ROWS, check_array, check_site, check_tiling
+from lazycache.catalog.placing import check_array, check_site, check_tiling
 from lazycache.catalog.row_spaces import OpenTable, Table
-from lazycache.catalog.site_shards import PlacedShard, checked, insert, packed_shards
+from lazycache.catalog.site_shards import PlacedShard, checked, insert
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CorruptShardError
 from lazycache.types import ArrayRef, Commit, Drop, ShardRef, SiteSpec
@@ -23,10 +23,7 @@ _NO_SHARDS: Chain[PlacedShard] = Chain()
 
 
 class Replay:
-    """A snapshot in the making: copies what it changes of the one before, nothing else.
-
-    Packs come before everything else: what they name is looked at when it is asked for.
-    """
+    """A snapshot in the making: copies what it changes of the one before, nothing else."""
 
     def __init__(self, before: Snapshot) -> None:
         self._before = before
@@ -39,7 +36,6 @@ class Replay:
         self._expired, self._rewritten = before.expired, before.rewritten
         self._tables: dict[str, OpenTable] = {}
         self._shards: dict[str, OpenChain[PlacedShard]] = {}
-        self._segments: dict[Key, list[Segment]] = {}  # while packs are added
         self._arrays = dict(before._arrays)  # noqa: SLF001 - a snapshot in the making
         self._array_versions = dict(before._array_versions)  # noqa: SLF001 - likewise
         self._entries = dict(before.entries)
@@ -47,7 +43,6 @@ class Replay:
 
     def add(self, commit: Commit) -> None:
         """Apply one commit."""
-        self._settle()
         self._follow(commit.version)
         self._commits.append(commit)
         for name in commit.removed:
@@ -60,7 +55,7 @@ class Replay:
         for shard in commit.shards:
             self._place(shard)
         self._note(commit)
-        self._claim(_paths(commit))
+        self._claim([path for path, _ in named_files(commit)])
 
     def _follow(self, version: int) -> None:
         if version != self._version + 1:
@@ -93,92 +88,6 @@ class Replay:
             return
         twice = next(path for i, path in enumerate(paths) if path in known or path in paths[:i])
         raise CorruptShardError(f"Commit {self._version} names {twice!r}, which is named before.")
-
-    def add_packed(self, segment: Segment) -> None:
-        """Apply commits of a pack. Costs time for their rows and notes, none for their files."""
-        assert self._only_packs(), "packs come first"
-        source, first = segment.source, segment.first
-        self._follow(first)
-        rows = {table: columns for table, *columns in source.rows()}
-        for note in source.notes():
-            if first <= note.version <= segment.last:
-                self._extend(rows, first, note.version)
-                first = note.version
-                self._version = first
-                for name in note.removed:
-                    self._remove_packed(name, segment)
-                self._introduce(note)
-                self._extend(rows, first, first + 1)
-                self._note(note)
-                first += 1
-        self._extend(rows, first, segment.last + 1)
-        self._version = segment.last
-        self._commits.append(segment)
-        self._rest_on(segment)
-        rewrites = [at for at in source.rewrites() if segment.first <= at <= segment.last]
-        self._rewritten = max([self._rewritten, *rewrites])
-
-    def _only_packs(self) -> bool:
-        before = self._before
-        return not before.version and all(isinstance(one, Segment) for one in self._commits)
-
-    def _extend(self, rows: dict[str, list[Sequence[object]]], first: int, stop: int) -> None:
-        """Add the rows of the commits from `first` to before `stop`."""
-        for table, columns in rows.items():
-            versions: Sequence[int] = columns[0]  # type: ignore[assignment]
-            a, b = bisect_left(versions, first), bisect_left(versions, stop)
-            if a == b:
-                continue
-            counts: Sequence[int] = columns[1][a:b]  # type: ignore[assignment]
-            runs: Sequence[str] = columns[2][a:b]  # type: ignore[assignment]
-            self._version = stop - 1
-            for run in dict.fromkeys(runs):
-                self._check_run(run, "adds rows to")
-            target = self._table(table)
-            target.parts.extend(versions[a:b], counts, runs)
-            if target.rows > MOST_ROWS:
-                raise CorruptShardError(f"Table {table!r} would have {target.rows} rows.")
-
-    def _rest_on(self, segment: Segment) -> None:
-        """Let the files of a pack be those of their sites and tables."""
-        whole = segment.last == segment.source.last
-        for kind, name in segment.source.keys:
-            mine = self._segments.setdefault((kind, name), [])
-            if kind == "table" and name in self._tables:
-                mine.append(segment)
-            elif kind == "site" and name in self._sites:
-                mine.append(replace(segment, first=max(segment.first, self._owners[name][1])))
-            elif whole and not (kind == "site" and self._rewritten):
-                raise CorruptShardError(f"A pack has files of {kind} {name!r}: nobody declared it.")
-
-    def _remove_packed(self, run: str, segment: Segment) -> None:
-        """Take a run away; which of its sites have other rows is what their files say."""
-        self._forget(run)
-        for name in self._tables:
-            self._table(name).parts.remove(run, version=self._version)
-        for name, site in list(self._sites.items()):
-            owner, declared = self._owners[name]
-            if owner != run:
-                continue
-            until = replace(segment, first=max(segment.first, declared), last=self._version - 1)
-            segments = [*self._segments.get(("site", name), []), until]
-            files = packed_shards(site, segments, parts=self._table(site.table).parts.copy())
-            if not files.files():
-                del self._sites[name], self._owners[name]
-                self._segments.pop(("site", name), None)
-
-    def _settle(self) -> None:
-        """Have sites and tables stand on the packs, once all of these are known."""
-        segments, self._segments = self._segments, {}
-        for (kind, name), mine in segments.items():
-            if kind == "table" and mine:
-                self._table(name).rest_on(name, mine)
-            elif mine:
-                site = self._sites[name]
-                parts = self._table(site.table).parts.copy()
-                chain: OpenChain[PlacedShard] = OpenChain(_NO_SHARDS)
-                chain.rest_on(packed_shards(site, mine, parts=parts))
-                self._shards[name] = chain
 
     def _forget(self, run: str) -> None:
         """Take away what a run has beside rows and sites."""
@@ -302,7 +211,6 @@ class Replay:
         before = self._before
         if not self._commits:
             return before
-        self._settle()
         names = sorted(self._sites, key=natural_key)
         return Snapshot(
             identity=before.identity,
@@ -321,12 +229,3 @@ class Replay:
             _array_versions=self._array_versions,
             _paths=frozenset(self._paths),
         )
-
-
-def _paths(commit: Commit) -> list[str]:
-    """Return the files that a commit names."""
-    paths = [file.path for file in commit.tables]
-    paths += entry_paths(commit.entries)
-    paths += [shard.path for shard in commit.shards]
-    paths += [shard.stats.path for shard in commit.shards if shard.stats is not None]
-    return paths + [array.path for array in commit.arrays]

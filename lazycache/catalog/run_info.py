@@ -34,6 +34,8 @@ _CUT = re.compile(r" [a-z_]+(?:\.[qkv])? [0-9]+/[0-9]+x[0-9]+")
 _ROTATING = ("rope", "rotary", "alibi", "relative_attention")
 """Beginnings of keys in configurations of models that tell positions inside attention."""
 
+_MOST = 1 << 62
+
 _LINEAR = (None, "mean", "sum")
 
 
@@ -44,6 +46,27 @@ def info_of(snapshot: Snapshot, run: str, site: str) -> Mapping[str, Any]:
         return own
     added = (r.info for r in snapshot.runs.values() if r.info.get(ADDS_TO) == run)
     return next((info for info in added if site in _mapping(info, SITES)), own)
+
+
+def section(info: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a part of what a run says; an empty one if it says none, or something else there.
+
+    Example:
+        >>> section({"model": {"class": "x"}}, "model"), section({"model": [1]}, "model")
+        ({'class': 'x'}, {})
+    """
+    return _mapping(info, key)
+
+
+def whole_number(info: Mapping[str, Any], key: str, default: int) -> int:
+    """Return a number from 0 that a run says; the default if it says none.
+
+    Example:
+        >>> whole_number({"n": 3}, "n", 0), whole_number({"n": []}, "n", 0)
+        (3, 0)
+    """
+    value = info.get(key)
+    return value if type(value) is int and 0 <= value < _MOST else default
 
 
 def subset_of(info: Mapping[str, Any], site: str) -> tuple[int, ...] | None:

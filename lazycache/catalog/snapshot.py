@@ -98,7 +98,7 @@ class Snapshot:
         Raises:
             SelectionError: no such version, or files that it needs may be gone.
         """
-        from lazycache.catalog.replaying import Replay
+        from lazycache.catalog.packed_replaying import replay_packed
 
         if not 0 <= version <= self.version:
             raise SelectionError(
@@ -106,16 +106,12 @@ class Snapshot:
             )
         if version == self.version:
             return self
-        replaying = Replay(Snapshot(self.identity))
-        commits = self.commits
+        commits, before = self.commits, Snapshot(self.identity)
         if isinstance(commits, CommitList):
-            for segment in commits.until(version):
-                replaying.add_packed(segment)
+            before = replay_packed(self.identity, commits.until(version))
             commits = commits.tail
-        for commit in commits:
-            if commit.version <= version:
-                replaying.add(commit)
-        return replaying.result()
+        later = [commit for commit in commits if commit.version <= version]
+        return Snapshot.replay(self.identity, later, before)
 
     def lines(self, after: int = 0) -> list[CommitLine]:
         """Return what the commits after a version were, in short.

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lazycache.catalog.identity import create_dataset, foreign_files, has_card, read_identity
+from lazycache.catalog.identity import (
+    check_decides,
+    create_dataset,
+    foreign_files,
+    has_card,
+    read_identity,
+)
 from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import DatasetExistsError, DatasetNotFoundError
@@ -24,7 +30,13 @@ class Target:
     """Whether a dataset that another process makes meanwhile is as welcome as an own one."""
 
     def prepare(self, store: Store) -> Snapshot:
-        """Make the place a dataset to write to; return what it holds. The first write."""
+        """Make the place a dataset to write to; return what it holds. The first write.
+
+        Raises:
+            StorageError: the store failed, or does not decide who is first; then nothing changed.
+        """
+        if self.snapshot is not None or self.replace:
+            check_decides(store)
         if self.snapshot is not None:
             return self.snapshot
         if self.replace:
@@ -82,7 +94,11 @@ def remove_dataset(store: Store) -> None:
     log = sorted((path for path in paths if path.startswith(LOG_PREFIX)), reverse=True)
     data = [path for path in paths if path.startswith(FILE_PREFIXES)]
     card = [CARD] if has_card(store) else []
-    for path in (*log, *data, *card, IDENTITY):
+    for path in (*log, *data, *card):
+        store.delete(path)
+    # a writer that had looked before has perhaps committed: no dataset shall begin with its record
+    late = sorted((info.path for info in store.list(LOG_PREFIX)), reverse=True)
+    for path in (*late, IDENTITY):
         store.delete(path)
 
 

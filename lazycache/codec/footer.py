@@ -6,7 +6,7 @@ is handed to pyarrow whose footer was not read here first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,28 +108,35 @@ def parse_footer(data: bytes) -> Footer:
     root, *elements = [_struct(element) for element in _list(fields, 2)] or [{}]
     if any(element.get(5) for element in elements) or root.get(5) != len(elements):
         raise CorruptShardError("its columns are nested, which those of a dataset are not")
-    groups = tuple([_group(_struct(group), len(elements)) for group in _list(fields, 4)])
+    columns = tuple([_text(element, 4) for element in elements])
+    groups = tuple([_group(_struct(group), columns) for group in _list(fields, 4)])
     rows = _number(fields, 3)
     if sum(group.rows for group in groups) != rows:
         raise CorruptShardError("its row groups have more or fewer rows than it says")
     pairs = [_struct(pair) for pair in _list(fields, 5)] if 5 in fields else []  # noqa: PLR2004
     return Footer(
         rows=rows,
-        columns=tuple([_text(element, 4) for element in elements]),
+        columns=columns,
         groups=groups,
         metadata={_text(pair, 1): _text(pair, 2) for pair in pairs if 2 in pair},  # noqa: PLR2004
     )
 
 
-def _group(group: Mapping[int, Any], columns: int) -> RowGroup:
-    chunks = tuple([_chunk(_struct(chunk)) for chunk in _list(group, 1)])
-    if len(chunks) != columns:
-        raise CorruptShardError(f"a row group has {len(chunks)} of {columns} columns")
-    return RowGroup(_number(group, 3), chunks)
+def _group(group: Mapping[int, Any], columns: Sequence[str]) -> RowGroup:
+    chunks, rows = _list(group, 1), _number(group, 3)
+    if len(chunks) != len(columns):
+        raise CorruptShardError(f"a row group has {len(chunks)} of {len(columns)} columns")
+    pairs = zip(chunks, columns, strict=True)
+    found = tuple([_chunk(_struct(chunk), name) for chunk, name in pairs])
+    if any(chunk.values != rows for chunk in found):
+        raise CorruptShardError(f"a row group of {rows:,} rows has columns of another length")
+    return RowGroup(rows, found)
 
 
-def _chunk(chunk: Mapping[int, Any]) -> ColumnChunk:
+def _chunk(chunk: Mapping[int, Any], name: str) -> ColumnChunk:
     meta = _struct(chunk.get(3))
+    if _list(meta, 3) != [name.encode()]:
+        raise CorruptShardError(f"its footer has another column where {name!r:.60} must be")
     start = data = _number(meta, 9)
     if 11 in meta:  # noqa: PLR2004 - of the page of its dictionary
         start = min(data, _number(meta, 11) or data)

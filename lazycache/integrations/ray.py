@@ -11,6 +11,7 @@ from torch import nn
 
 from lazycache.capture.corpus.earlier import Earlier
 from lazycache.catalog.target import find_target
+from lazycache.dataset import capture
 from lazycache.errors import CaptureError, SelectionError
 from lazycache.integrations.ray_capture import Job, RayCapture
 from lazycache.integrations.ray_reading import BLOCK_BYTES, Reading, pieces_of, read_piece
@@ -86,18 +87,27 @@ def extract(
         lazycache.errors.CaptureError: actors=0: a whole number, at least 1.
     """
     _check(actors, block_items, options)
-    first = _prepare(url, resume=resume, options=options)
+    _ray_data()  # before anything is looked at
+    names = (sites,) if isinstance(sites, str) else tuple(sites)
+    if isinstance(model, nn.Module):  # what does not fit it is refused here, where nothing is gone
+        capture(model, url, names, tokenizer=tokenizer, resume=resume, **options)
+    limits = limits_of(batch_size, batch_tokens)
+    store = open_store(url, create=False, storage_options=options.get("storage_options"))
+    target = find_target(store, resume=resume, overwrite=options.get("overwrite", False))
+    earlier = Earlier(store, target.snapshot, run=options.get("run", RUN))
+    corpus, total = _numbered(data, first=earlier.first_example)
+    # the actors come one by one, and look at what is there: it is made, or replaced, before
+    target.prepare(open_store(url, create=True, storage_options=options.get("storage_options")))
     options.pop("overwrite", None)  # it is done
     job = Job(
         model=model,
         url=url,
-        sites=(sites,) if isinstance(sites, str) else tuple(sites),
-        limits=limits_of(batch_size, batch_tokens),
+        sites=names,
+        limits=limits,
         tokenizer=tokenizer,
         max_length=max_length,
         options=options,
     )
-    corpus, total = _numbered(data, first=first)
     stored = corpus.map_batches(
         RayCapture,
         fn_constructor_args=(job,),
@@ -173,15 +183,6 @@ def _check(actors: int, block_items: int, options: CaptureOptions) -> None:
         raise CaptureError(
             f"{said[0]} does not go with Ray, whose actors each write by themselves."
         )
-
-
-def _prepare(url: Url, *, resume: bool, options: CaptureOptions) -> int:
-    """Make or replace the dataset before the actors look at it; return the first example id."""
-    _ray_data()  # before anything is replaced
-    store = open_store(url, create=True, storage_options=options.get("storage_options"))
-    target = find_target(store, resume=resume, overwrite=options.get("overwrite", False))
-    snapshot = target.prepare(store)
-    return Earlier(store, snapshot, run=options.get("run", RUN)).first_example
 
 
 def _numbered(data: Any, *, first: int) -> tuple[Any, int | None]:

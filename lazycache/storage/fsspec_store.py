@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from lazycache.errors import StorageError
@@ -91,12 +92,17 @@ class FsspecStore:
         return [bytes(next(parts)) if r[0] < r[1] else b"" for r in ranges]
 
     def _cat(self, key: str, starts: list[int], stops: list[int], *, moved: int) -> Sequence[Any]:
-        if len(starts) > 1 and self._asks_in_turn:
+        if starts and self._asks_in_turn:
             # an answer from far away takes its time
             with ThreadPoolExecutor(min(len(starts), _RANGES_AT_ONCE)) as pool:
-                return list(pool.map(self._fs.cat_file, [key] * len(starts), starts, stops))
+                return list(pool.map(partial(self._read, key), starts, stops))
         keys, cat = [key] * len(starts), self._fs.cat_ranges
         return self._call(cat, keys, starts, stops, on_error="raise", moved=moved)
+
+    def _read(self, key: str, start: int, stop: int) -> Any:
+        # the files of hf:// would read megabytes ahead
+        options = {"cache_type": "none"} if "hf" in self._protocols else {}
+        return self._fs.cat_file(key, start, stop, **options)
 
     def _check_range(self, path: str, asked: tuple[int, int], part: Any) -> None:
         if isinstance(part, Exception):  # some file systems return errors whatever they are told
@@ -173,7 +179,9 @@ class FsspecStore:
         self._check_arbitrates()
         if path != IDENTITY:  # whoever writes that one probes by itself
             self._probe()
-        return self._created(path, data)
+        created = self._created(path, data)
+        self._proven |= not created  # a no is what the probe would ask for
+        return created
 
     def _created(self, path: str, data: bytes) -> bool:
         key = self._key(path)

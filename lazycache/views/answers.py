@@ -43,7 +43,7 @@ def print_answer(
         elif chosen == "table":
             _print_table(answer, most)
         elif chosen == "csv":
-            csv_to(answer, sys.stdout)
+            csv_to(answer, sys.stdout, is_shown=sys.stdout.isatty())
         elif chosen == "json":
             json_to(answer, sys.stdout)
         else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.markup import escape
@@ -181,7 +182,7 @@ def info(url: Url) -> None:
         console.print(f"\n[bold]run {escape(run.name)}[/]")
         for key, value in run.info.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            console.print(f"  {key}: {text}", markup=False, soft_wrap=True)
+            console.print(harmless(f"  {key}: {text}"), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -229,10 +230,25 @@ def _summary(cache: ActivationCache) -> str:
     )
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,  # noqa: ARG001  # of the library: python calls it with these
+    lineno: int,  # noqa: ARG001
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Show a warning in a line, without the source line that python adds."""
+    errors.print(f"[bold yellow]{category.__name__}[/]: ", end="")
+    errors.print(harmless(str(message)), markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command; an error of ours is one clear line, not a traceback."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app()
     except LazycacheError as exc:
         errors.print(f"[bold red]{type(exc).__name__}[/]: ", end="")
         # what it says may be of the dataset: tokens, names

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from lazycache.errors import QueryError
+from lazycache.plain_text import in_json, in_one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,12 +101,17 @@ WRITERS: Mapping[str, Callable[[Answer, IO[bytes]], None]] = {
 """Form to what writes it to a stream of bytes."""
 
 
-def csv_to(answer: Answer, text: IO[str]) -> None:
-    """Write csv to a stream of text."""
+def csv_to(answer: Answer, text: IO[str], *, is_shown: bool = False) -> None:
+    """Write csv to a stream of text; if it is shown, without what a terminal would obey."""
     writer = csv.writer(text)
     writer.writerow(answer.columns)
     for batch in answer.batches(BATCH):
-        writer.writerows(rows_of(batch))
+        rows = rows_of(batch)
+        writer.writerows(map(_harmless, rows) if is_shown else rows)
+
+
+def _harmless(row: tuple[Any, ...]) -> list[Any]:
+    return [in_one_line(value) if isinstance(value, str) else value for value in row]
 
 
 def json_to(answer: Answer, text: IO[str]) -> None:
@@ -114,7 +120,7 @@ def json_to(answer: Answer, text: IO[str]) -> None:
     for batch in answer.batches(BATCH):
         for row in rows_of(batch):
             named = dict(zip(answer.columns, row, strict=True))
-            text.write(json.dumps(named, default=str, ensure_ascii=False) + "\n")
+            text.write(in_json(json.dumps(named, default=str, ensure_ascii=False)) + "\n")
 
 
 def check_names(columns: Sequence[str]) -> None:

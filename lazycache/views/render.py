@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lazycache.mapping.activation_cache import ActivationCache
+from lazycache.plain_text import in_lines
 from lazycache.progress import bytes_text
 
 SHOWN = 4
@@ -18,12 +18,6 @@ SHOWN = 4
 
 UNLIMITED = 1_000_000
 """Columns of what is no terminal: a file or a pipe folds nothing."""
-
-
-_ORDERS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
-"""Control characters, ends of lines, and changes of direction."""
 
 
 class _Console(Console):
@@ -79,8 +73,7 @@ def harmless(text: str) -> str:
         >>> harmless("a\tb\n\x1b[31m")
         'a⇥b⏎\\x1b[31m'
     """
-    plain = text.replace("\n", "⏎").replace("\t", "⇥")
-    return _ORDERS.sub(lambda found: repr(found[0])[1:-1], plain)
+    return in_lines(text.replace("\n", "⏎").replace("\t", "⇥"))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

@@ -31,7 +31,10 @@ def copy(
     ] = True,
     progress: Progress = True,
 ) -> None:
-    """Copy a dataset, whole or in part, and check it meanwhile. Run again, it goes on."""
+    """Copy a dataset, whole or in part, and check it meanwhile. Run again, it goes on.
+
+    Example: lazycache copy acts s3://bucket/acts -s 'resid_out_*' --where "label = 'x'"
+    """
     done = lazycache.copy(src, dst, sites=site, where=where, progress=progress, resume=resume)
     console.print(str(done), markup=False, soft_wrap=True)
 
@@ -46,7 +49,10 @@ def export(
     where: Where = None,
     progress: Progress = True,
 ) -> None:
-    """Write a dataset as files that other tools read."""
+    """Write a dataset as files that other tools read.
+
+    Example: lazycache export acts acts-npy --format npy -s 'resid_out_*'
+    """
     done = lazycache.export(src, out, form, sites=site, where=where, progress=progress)
     console.print(str(done), markup=False, soft_wrap=True)
 
@@ -57,7 +63,10 @@ def card(
         bool, typer.Option("--write", help="Write it to the dataset, as its README.md.")
     ] = False,
 ) -> None:
-    """Describe a dataset in Markdown: sites, rows, runs, and how anything reads it."""
+    """Describe a dataset in Markdown: sites, rows, runs, and how anything reads it.
+
+    Example: lazycache card acts --write
+    """
     from lazycache.care.card import card as describe
 
     print(describe(url, write=write), end="")  # noqa: T201  # Markdown, as it is

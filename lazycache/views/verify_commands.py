@@ -28,7 +28,10 @@ def verify(
         bool, typer.Option("--progress/--no-progress", help="Show a bar on a terminal.")
     ] = True,
 ) -> None:
-    """Check all files against the log: checksums, rows, statistics. Exit code 1 if one is wrong."""
+    """Check all files against the log: checksums, rows, statistics. Exit code 1 if one is wrong.
+
+    Example: lazycache verify acts -s 'resid_out_*'
+    """
     at_least_one("-k", k)
     check_dtype_option("--model-dtype", model_dtype)
     check_device(device)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time
 
 import numpy as np
 
@@ -52,9 +52,11 @@ class Committer:
         self._beginning = settings.session  # until a commit has said so
         self._log = log
         self._name = runs[0].name
+        self._dataset = snapshot.identity
         self._undeclared = tuple(run for run in runs if run.name not in snapshot.runs)
         self._arrays = arrays
         self._sites_declared = set(snapshot.sites)
+        self._since = time()  # no file of what is to be committed is older
         self._specs = specs
         self._settings = settings
         self.version = snapshot.version
@@ -111,9 +113,10 @@ class Committer:
             return
         draft = self._draft(transaction, arrays)
         if self._group is None:
-            version = self._append(draft)
+            version = self._append(draft, self._specs().values())
         else:
             version = commit_shared(self._group, draft, self._append_new)
+        self._since = transaction.made
         with self._feed.lock:
             self.commits += version != self.version
             self.version = transaction.version = version
@@ -122,28 +125,41 @@ class Committer:
 
     def _append_new(self, draft: Commit) -> int:
         """Write the record of all processes, if there is anything to say."""
-        new = tuple(site for site in draft.sites if site.name not in self._sites_declared)
+        sites = draft.sites
+        new = tuple(site for site in sites if site.name not in self._sites_declared)
         draft = replace(draft, sites=new)
         said = (draft.tables, draft.shards, draft.arrays, draft.sites, draft.runs)
-        return self._append(draft) if any(said) else self.version
+        return self._append(draft, sites) if any(said) else self.version
 
-    def _append(self, draft: Commit) -> int:
+    def _append(self, draft: Commit, sites: Collection[SiteSpec]) -> int:
         # what others commit meanwhile is checked: sites by the log, the rest here
         written = self._log.append(
-            draft, base=self.version, validate=lambda theirs: self._check(draft, theirs)
+            draft,
+            base=self.version,
+            validate=lambda theirs: self._checked(draft, theirs, sites),
+            dataset=self._dataset,
+            since=self._since,
         )
         self._undeclared = ()
         self._beginning = None
-        self._sites_declared.update(spec.name for spec in draft.sites)
+        self._sites_declared.update(spec.name for spec in written.sites)
         after_commit(self._log.store, written.version)
         return written.version
 
-    def _check(self, draft: Commit, theirs: Commit) -> None:
+    def _checked(self, draft: Commit, theirs: Commit, sites: Collection[SiteSpec]) -> Commit | None:
+        """Look at what others have committed; return what is to be committed in place of a draft.
+
+        Sites that only a removed run had are gone with it: all are declared again.
+        """
         declared = {run.name: run for run in theirs.runs}
         for run in draft.runs:
             if run.name in declared:
                 self._same_run(declared[run.name])
         _check_examples(draft, theirs)
+        if not theirs.removed:
+            return None
+        self._sites_declared.clear()
+        return replace(draft, sites=tuple(sorted(sites, key=lambda site: site.name)))
 
     def _gathered(self, transaction: Transaction) -> bool:
         """Wait for the workers; from True on a log record may exist."""

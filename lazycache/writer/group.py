@@ -39,8 +39,10 @@ class Group:
         self._group: Any = None
         # who captures on one process only meets nobody here, and must not wait for a day
         meeting = _new_group(timedelta(minutes=MEETING_MINUTES))
-        self._group = _new_group(timedelta(hours=WORKING_HOURS))
-        _destroy(meeting)
+        try:
+            self._group = _new_group(timedelta(hours=WORKING_HOURS))
+        finally:
+            _destroy(meeting)
 
     def exchange(self, mine: Any) -> list[Any]:
         """Return what each process gives, by rank. Plain values only.

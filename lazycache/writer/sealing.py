@@ -7,7 +7,8 @@ import platform
 import uuid
 from datetime import UTC, datetime
 
-from lazycache.catalog.identity import read_identity
+from lazycache.catalog.checkpoints import after_commit
+from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CaptureError
@@ -15,14 +16,21 @@ from lazycache.storage.store import Store
 from lazycache.types import Commit
 
 
-def seal_run(store: Store, run: str, *, rank: int) -> int:
+def seal_run(store: Store, run: str, *, rank: int, snapshot: Snapshot | None = None) -> int:
     """Commit that a run is complete; return the version. Of a sealed one nothing is written.
+
+    Args:
+        store: Where the dataset is.
+        run: Its name.
+        rank: Of this process, for people.
+        snapshot: What the dataset holds, if that is known.
 
     Raises:
         CaptureError: nothing of the run is committed.
+        CommitConflictError: somebody has just removed the run.
         StorageError: the store failed.
 
-    Cost: reads the log; one record.
+    Cost: reads the log, unless `snapshot` is given; one record.
 
     Example:
         >>> import tempfile, torch, lazycache as lc
@@ -33,8 +41,7 @@ def seal_run(store: Store, run: str, *, rank: int) -> int:
         >>> seal_run(LocalStore(url, create=False), "main", rank=0)
         2
     """
-    log = CommitLog(store)
-    snapshot = Snapshot.replay(read_identity(store), log.read())
+    snapshot = snapshot or load_snapshot(store)
     if run in snapshot.sealed:
         return snapshot.version
     if run not in snapshot.runs:
@@ -49,4 +56,8 @@ def seal_run(store: Store, run: str, *, rank: int) -> int:
         run="",
         sealed=(run,),
     )
-    return log.append(draft, base=snapshot.version, validate=None).version
+    written = CommitLog(store).append(
+        draft, base=snapshot.version, validate=None, dataset=snapshot.identity
+    )
+    after_commit(store, written.version)
+    return written.version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass, field
 
@@ -41,6 +42,8 @@ class Transaction:
     """What was handed over."""
     txn: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Name of the attempt."""
+    made: float = field(default_factory=time.time)
+    """When it was closed: files of the next one are not older."""
     attempted: bool = False
     """Whether a log record may exist: its files must then be left alone."""
     version: int | None = None

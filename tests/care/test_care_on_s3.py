@@ -32,6 +32,7 @@ def test_a_bucket_is_compacted_and_collected(s3):
     gone = lc.gc(url, storage_options=options, progress=False, grace_seconds=0)
     assert gone.files == done.replaced + 2
     assert [one.split()[0] for one in gone.paths if one.startswith("upload")] == ["upload"]
+    assert lc.verify(url, storage_options=options, progress=False).ok
     snapshot = check_dataset(store, range(5), sites=SITES)
     assert named_files(snapshot) - {p for p, _ in snapshot.paths()} == set(
         gone.paths

@@ -14,7 +14,7 @@ import lazycache as lc
 from lazycache.care import collecting
 from lazycache.care.drafts import Dataset, draft
 from lazycache.catalog.checkpoints import checkpoint
-from lazycache.errors import CorruptShardError, SelectionError
+from lazycache.errors import CommitConflictError, CorruptShardError, SelectionError
 from lazycache.storage.store import ObjectInfo
 from lazycache.types import Drop
 
@@ -195,18 +195,25 @@ class _Gate(StoreAround):
 
 
 class _Looking(StoreAround):
-    """A store whose log, when it is listed for the n-th time, has just got one record more."""
+    """A store whose log, when it is looked at for the n-th time, has just got one record more."""
 
     def __init__(self, inner, gate, writing, moment):
         super().__init__(inner)
         self._gate, self._writing, self.left = gate, writing, moment
 
     def list(self, prefix):
-        self.left -= prefix == "_log/"
+        self._look(prefix)
+        return self.inner.list(prefix)
+
+    def size(self, path):
+        self._look(path)
+        return self.inner.size(path)
+
+    def _look(self, path):
+        self.left -= path.startswith("_log/")
         if not self.left:
             self._gate.open.set()
             self._writing.join()
-        return self.inner.list(prefix)
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3])
@@ -228,6 +235,28 @@ def test_a_file_that_is_committed_while_gc_looks_stays(tmp_path, monkeypatch, mo
     assert lc.gc(tmp_path, grace_seconds=0).files == 0
     assert looking.left <= 0
     assert len(tree(tmp_path)) == files + 1 - len(list(tmp_path.glob("_log/.tmp-*")))
+    check_dataset(store, range(3), sites=SITES)
+
+
+class _Cleaned(StoreAround):
+    """A store in which somebody cleans up while a writer commits."""
+
+    def exists(self, path):
+        if path.startswith("_log/"):
+            lc.gc(self.inner.url, grace_seconds=0)
+        return self.inner.exists(path)
+
+
+def test_a_writer_whose_files_gc_has_taken_is_told(tmp_path, monkeypatch):
+    """Who commits after the grace looks at its files first: nothing is committed that is gone."""
+    store = small_commits(tmp_path, range(2), sites=SITES)
+    monkeypatch.setattr("lazycache.catalog.named_files.LATE_S", 0.0)
+    writer = new_writer(_Cleaned(store))
+    writer.write(make_batch(2, sites=SITES))
+    with pytest.raises(CommitConflictError, match="files of this commit are gone"):
+        writer.close()
+    check_dataset(store, range(2), sites=SITES)
+    add_commits(store, [2], sites=SITES)  # and whose files are there is not
     check_dataset(store, range(3), sites=SITES)
 
 

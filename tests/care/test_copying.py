@@ -135,6 +135,13 @@ def test_an_interrupted_copy_of_rows_goes_on(source, tmp_path, monkeypatch):
     assert not (tmp_path / "some" / "lazycache.json").exists()
     kept = {name for name in folder_bytes(tmp_path / "some") if name.startswith("data/")}
     assert len(kept) == 4  # of the first part, nothing of the second
+    shutil.copytree(tmp_path / "some", tmp_path / "other")
+    with monkeypatch.context() as patch:  # what was noted is of parts of another size
+        patch.setattr(copied_rows, "PART_BYTES", 1 << 30)
+        patch.setattr(copied_rows, "write_part", write)
+        lc.copy(source, tmp_path / "other", where=condition)
+    _same(lc.open(tmp_path / "other"), lc.open(source, where=condition))
+    assert not [name for name in folder_bytes(tmp_path / "other") if name.startswith(".")]
     done = lc.copy(source, tmp_path / "some", where=condition)
     assert written == ["main", "second", "second"]
     assert done.copied_files < done.files
@@ -143,7 +150,10 @@ def test_an_interrupted_copy_of_rows_goes_on(source, tmp_path, monkeypatch):
     assert list(some) == ["head_out_1", "pattern_0", "resid_out_0", "resid_out_1", "z_1"]
     assert kept < set(folder_bytes(tmp_path / "some"))
     assert not [name for name in folder_bytes(tmp_path / "some") if name.startswith(".")]
+    left = tmp_path / "some" / f".lazycache-copy-{some.snapshot.identity.uuid}-1-000001.json"
+    left.write_bytes(b"")  # as after a kill while the notes were removed
     assert lc.copy(source, tmp_path / "some", where=condition).copied_files == 0
+    assert not left.exists()
     assert some.snapshot.runs["second"].info["copied_from"]["where"] == condition
 
 
@@ -174,6 +184,10 @@ def test_a_damaged_file_is_not_copied(source, tmp_path, kind, monkeypatch):
     (here / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     with pytest.raises(CorruptShardError):
         lc.copy(here, there)
+    if kind in ("values", "ragged"):  # new files would have right checksums of wrong values
+        with pytest.raises(CorruptShardError):
+            lc.copy(here, tmp_path / "some", where="example = 0")
+        assert not (tmp_path / "some" / "lazycache.json").exists()
     assert name not in folder_bytes(there)
     assert not (there / "lazycache.json").exists()
     (here / name).write_bytes(whole[:-2])
@@ -223,12 +237,18 @@ def test_nothing_that_is_there_is_replaced(source, tmp_path):
 
 
 def test_what_cannot_be_copied_is_refused_before_anything_is_written(source, tmp_path):
-    """Sites that are not there, parts of sites, no sites."""
+    """Sites that are not there, parts of sites, no sites, no rows; a place in the dataset."""
+    for place in (source, f"{source}/inside", source / ".." / source.name / "x"):
+        with pytest.raises(DatasetExistsError, match=r"lies in the dataset|is the dataset itself"):
+            lc.copy(source, place)
+    assert not (source / "inside").exists()
     for sites in ("z_L1H0", []):
         with pytest.raises(SelectionError):
             lc.copy(source, tmp_path / "never", sites=sites)
     with pytest.raises(SiteNotFoundError):
         lc.copy(source, tmp_path / "never", sites="resid_ot_0")
+    with pytest.raises(SelectionError, match=r"No row of .* fits where='position > 999'"):
+        lc.copy(source, tmp_path / "never", where="position > 999")
     assert not (tmp_path / "never").exists()
 
 

@@ -1,6 +1,7 @@
 """Other tools read an export without lazycache, and find what was stored, bit for bit."""
 
 import json
+import shutil
 
 import duckdb
 import numpy as np
@@ -12,7 +13,13 @@ from sharing_helpers import everything
 
 import lazycache as lc
 from lazycache.care.exports import arrow_files, contents, tensor_files
-from lazycache.errors import DatasetExistsError, SelectionError, SiteNotFoundError, StorageError
+from lazycache.errors import (
+    CorruptShardError,
+    DatasetExistsError,
+    SelectionError,
+    SiteNotFoundError,
+    StorageError,
+)
 
 STORED = ["pattern_0", "resid_out_0", "resid_out_1", "z_1"]
 
@@ -156,6 +163,18 @@ def test_an_export_is_there_whole_or_not_at_all(source, tmp_path, monkeypatch):
         lc.export(source, tmp_path / "new", sites="resid_ot")
     with pytest.raises(SelectionError, match="beside the sites"):
         lc.export(source, tmp_path / "new", sites="probe")
+
+    with pytest.raises(DatasetExistsError, match="lies in the dataset"):
+        lc.export(source, source / "plain")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(source, damaged)
+    path = max(damaged.glob("data/resid_out_1/*"), key=lambda path: path.stat().st_size)
+    whole = path.read_bytes()
+    at = len(whole) // 2
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(CorruptShardError):
+        lc.export(damaged, tmp_path / "new", progress=False)
+    shutil.rmtree(damaged)
 
     def full(*_):
         raise OSError(28, "No space left on device")

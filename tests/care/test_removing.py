@@ -67,6 +67,19 @@ def test_who_still_captures_to_it_is_refused(tmp_path, what):
         assert snapshot_of(store).sealed == {"main"}
 
 
+def test_who_captures_the_sites_of_a_removed_run_declares_them_again(tmp_path):
+    """Sites go with the only run that had them, while another run is about to add rows of them."""
+    store = small_commits(tmp_path, [0, 1], sites=SITES, run="first")
+    writer = new_writer(store, run=RunInfo("second", {}))
+    remove_run(tmp_path, "first")
+    for number, sites in ((2, SITES[:1]), (3, SITES)):
+        writer.write(make_batch(number, sites=sites))
+        writer.commit()
+    writer.close()
+    snapshot = check_dataset(store, [2, 3], sites=SITES[:1])
+    assert [snapshot.covered(name) for name in SITES[1:]] == [2]
+
+
 def test_a_run_that_only_describes_an_addition_is_neither_removed_nor_sealed(tmp_path):
     """Such a run has no rows: the error names the one that has them."""
     store = small_commits(tmp_path, [0], sites=SITES)

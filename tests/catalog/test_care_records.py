@@ -135,13 +135,22 @@ BASE = rows(3, first=True)
         (care(removed=("a",)), care(removed=("b",)), "just removed run 'b'"),
         (rows(3), care(removed=("main",)), "which this commit adds to"),
         (rows(3), care(sealed=("main",)), "just sealed run 'main'"),
+        (care(sealed=("main",)), care(removed=("main",)), "nothing to seal"),
         (
             replace(rows(3), writer_session=OURS),
             replace(rows(3), session=OTHERS),
             "taken over rank 1 of run 'main'",
         ),
     ],
-    ids=["replaced twice", "replaced what left", "two removals", "removed", "sealed", "taken over"],
+    ids=[
+        "replaced twice",
+        "replaced what left",
+        "two removals",
+        "removed",
+        "sealed",
+        "sealed what left",
+        "taken over",
+    ],
 )
 def test_what_cannot_follow_is_refused(mine, theirs, why):
     """A commit that another has made meaningless is a conflict that says what happened."""

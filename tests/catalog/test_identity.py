@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from catalog_helpers import IDENTITY_RECORD
 
-from lazycache.catalog.identity import create_dataset, read_identity
+from lazycache.catalog.identity import check_decides, create_dataset, read_identity
 from lazycache.errors import (
     CorruptShardError,
     DatasetExistsError,
@@ -15,6 +15,7 @@ from lazycache.errors import (
     StorageError,
 )
 from lazycache.storage.local_store import LocalStore
+from lazycache.storage.open_store import open_store
 
 
 @pytest.fixture
@@ -129,3 +130,20 @@ def test_a_lost_answer_is_no_second_dataset(store, monkeypatch):
 
     monkeypatch.setattr(store, "put_if_absent", deaf)
     assert create_dataset(store) == read_identity(store)
+
+
+def test_a_dataset_that_is_removed_during_the_look_does_not_come_back(monkeypatch):
+    """Its identity is made anew to find out who decides; it does not stay without its log."""
+    store = open_store("memory://removed-during-the-look", create=True, storage_options=None)
+    create_dataset(store)
+    get = store.get
+
+    def last_seen(path):
+        record = get(path)
+        store.delete(path)
+        return record
+
+    monkeypatch.setattr(store, "get", last_seen)
+    with pytest.raises(DatasetNotFoundError, match="has just removed"):
+        check_decides(store)
+    assert list(store.list("")) == []

@@ -86,6 +86,17 @@ def test_opening_asks_for_packs_and_the_records_behind_them():
     assert counting.requests == 0  # a pack up to 1 MiB is read at once
 
 
+@pytest.mark.parametrize(("new", "requests"), [(0, 1), (1, 3), (20, 8 + 1 + 20)])
+def test_a_refresh_asks_for_what_is_new(new, requests):
+    """A look if there is nothing new; a look and a read for each of few; of many a listing."""
+    store = packed_store(usual(30), [])
+    early = load_snapshot(store)
+    write_records(store, usual(30 + new)[30:])
+    counting = CountingStore(store)
+    assert newer_snapshot(counting, early).version == 30 + new
+    assert counting.requests == requests
+
+
 def test_a_large_pack_is_read_in_ranges(monkeypatch):
     """Of a pack that is not read at once, the head is one request and each site another."""
     monkeypatch.setattr("lazycache.catalog.loading._KEPT_BYTES", 0)

@@ -4,6 +4,7 @@ Run as a script: `capture_crasher.py FOLDER COUNT SEED`. Torch is imported once 
 a kill costs a fraction of a second. Everything that is captured follows from the batch number.
 """
 
+import itertools
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from forking import import_what
 from transformers import GPT2Config, GPT2Model
 
 import lazycache as lc
@@ -45,8 +47,8 @@ def make_batch(number: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def capture_for_ever(model, url: Path, started: int) -> None:
-    os.write(started, b"x")
+def capture(model, url: Path, *, batches: int | None = None) -> None:
+    """Capture so many batches; None: without end."""
     # a queue and shards this small make every stage of writing happen many times a second
     with (
         torch.no_grad(),
@@ -54,11 +56,9 @@ def capture_for_ever(model, url: Path, started: int) -> None:
             model, url, SITES, queue_bytes=1 << 17, shard_bytes=1 << 16, commit_seconds=0.03
         ) as run,
     ):
-        number = 0
-        while True:
+        for number in itertools.islice(itertools.count(), batches):
             run.annotate(batch=[number] * BATCH)
             model(**make_batch(number))
-            number += 1
 
 
 def wait_for_commits(url: Path, count: int) -> None:
@@ -70,11 +70,13 @@ def wait_for_commits(url: Path, count: int) -> None:
 def main(folder: Path, count: int, seed: int) -> None:
     chance = random.Random(seed)
     model = make_model()
+    import_what(lambda: capture(model, folder / "first", batches=8))
     seen, started = os.pipe()
     for kill in range(count):
         child = os.fork()
         if child == 0:
-            capture_for_ever(model, folder / f"run{kill}", started)
+            os.write(started, b"x")
+            capture(model, folder / f"run{kill}")
             os._exit(1)
         os.read(seen, 1)
         # from before the dataset is created to some commits later, however fast the machine is

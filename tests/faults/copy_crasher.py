@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from copy_kinds import KINDS
+from forking import import_what
 
 import lazycache as lc
 from lazycache.care import copied_rows, transfer
@@ -20,19 +21,23 @@ from lazycache.care import copied_rows, transfer
 LONGEST_S = 0.6
 
 
+def copy(folder: Path, target: Path, kind: int) -> None:
+    lc.copy(folder / "source", target, progress=False, **KINDS[kind])
+
+
 def main(folder: Path, count: int, seed: int) -> None:
     chance = random.Random(seed)
     transfer.PIECE_BYTES, copied_rows.PART_BYTES = 2000, 1  # many moments at which to be killed
     seen, started = os.pipe()
     done, kills = [0] * len(KINDS), 0
-    lc.open(folder / "source").close()
+    import_what(lambda: [copy(folder, folder / f"first{n}", n) for n in range(len(KINDS))])
     while kills < count:
         kind = (kills + sum(done)) % len(KINDS)
         target = folder / f"copy{kind}-{done[kind]}"
         child = os.fork()
         if child == 0:
             os.write(started, b"x")
-            lc.copy(folder / "source", target, progress=False, **KINDS[kind])
+            copy(folder, target, kind)
             os._exit(0)
         os.read(seen, 1)
         time.sleep(chance.uniform(0, LONGEST_S))

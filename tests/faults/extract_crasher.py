@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from faults.capture_crasher import make_model
+from forking import import_what
 
 import lazycache as lc
 
@@ -65,7 +66,8 @@ def main(folder: Path, most: int, seed: int) -> None:
     model = make_model()
     kills = {"extract": 0, "add": 0}
     finished = 0
-    run_and_kill(extract, model, folder / "warm", 60)
+    first = folder / "first"
+    import_what(lambda: (extract(model, first), add(model, first)))
     whole = time.monotonic()
     run_and_kill(extract, model, folder / "whole", 60)
     whole = time.monotonic() - whole

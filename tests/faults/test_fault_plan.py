@@ -55,7 +55,7 @@ def write_rest(store, acknowledged):
 @pytest.mark.parametrize("part", range(2))
 def test_what_is_captured_through_a_bad_hour_is_there_once(part, rounds, figures):
     """Every acknowledged commit is there, whole and once, whatever was refused, lost or doubled."""
-    count = rounds(6, 150)
+    count = rounds(4, 150)
     for seed in range(part * count, part * count + count):
         inner = FsspecStore(f"memory://{uuid.uuid4().hex}", storage_options={})
         create_dataset(inner)

@@ -8,8 +8,9 @@ from fault_store import FaultStore
 from writer_helpers import check_dataset
 
 import lazycache as lc
-from lazycache.care import collecting, compacting
+from lazycache.care import collecting, compacting, copying
 from lazycache.errors import StorageError
+from lazycache.storage.local_store import LocalStore
 
 SITES = ("resid_out_0", "pooled")
 NUMBERS = range(6)
@@ -64,3 +65,17 @@ def test_compact_and_gc_through_a_bad_hour_lose_nothing(
         assert sum(bad.injected.values()) > 0
         snapshot = check_dataset(store, NUMBERS, sites=SITES)
         assert [len(snapshot.shards(name)) for name in SITES] == [2, 2]
+
+
+def test_copies_through_a_bad_hour_are_whole(made, tmp_path, monkeypatch, rounds, figures):
+    """What a fault ends goes on when it is called again; a copy that ended has every bit."""
+    monkeypatch.setenv("LAZYCACHE_DEADLINE_SECONDS", "0.05")
+    for seed in range(rounds(3, 200)):
+        url = tmp_path / f"{seed}"
+        bad = FaultStore(LocalStore(url, create=True), seed=seed, rate=0.05)
+        monkeypatch.setattr(copying, "open_store", lambda *_, bad=bad, **__: bad)
+        failed = _until_done(lambda: lc.copy(made, url, progress=False))  # noqa: B023
+        figures.add("faults under copies", sum(bad.injected.values()))
+        figures.add("calls of copy that a fault ended", failed)
+        assert sum(bad.injected.values()) > 0
+        check_dataset(LocalStore(url, create=False), NUMBERS, sites=SITES)

@@ -11,6 +11,7 @@ from care_helpers import small_commits, tree
 from copy_kinds import KINDS
 
 import lazycache as lc
+from lazycache.care import copied_rows
 
 CRASHER = Path(__file__).with_name("copy_crasher.py")
 
@@ -21,9 +22,11 @@ def _rows(cache, name):
 
 
 @pytest.mark.slow
-def test_a_copy_survives_kill_9(tmp_path, rounds, figures):
+@pytest.mark.timeout(1800)
+def test_a_copy_survives_kill_9(tmp_path, rounds, figures, monkeypatch):
     """At any moment there is no dataset, or one that shows an older version; going on ends it."""
     kills = rounds(8, 300)
+    monkeypatch.setattr(copied_rows, "PART_BYTES", 1)  # as in those that are killed
     small_commits(tmp_path / "source", range(8))
     before = tree(tmp_path / "source")
     done = subprocess.run(

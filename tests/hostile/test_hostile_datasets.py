@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import zlib
 
 import numpy as np
@@ -172,6 +173,20 @@ def test_a_name_that_looks_like_another_is_another(acts):
     assert {"a", "\u0430"} <= set(cache)
     assert cache["a"].load() is not None
     assert cache.snapshot.covered("\u0430") == 0
+
+
+def test_a_changed_copy_does_not_answer_for_the_first_one(whole, tmp_path):
+    """A copy with uuid, version and transactions of a trusted dataset gets an index of its own."""
+    copy = shutil.copytree(whole, tmp_path / "acts")
+    rows = decode_table((copy / table_op(copy)["path"]).read_bytes())
+    forged = {name: rows[name] for name in rows.column_names} | {"token": ["forged"] * len(rows)}
+    put_table(copy, encode_table(forged))
+    query = "SELECT count(*) FROM tokens WHERE token = 'forged'"
+    counts = []
+    for url in (copy, whole):
+        with lc.open(url) as cache:
+            counts.append(cache.sql(query).fetchall()[0][0])
+    assert counts == [400, 0]
 
 
 @pytest.mark.parametrize("deep", ["[", '{"a":', '[{"x":'])

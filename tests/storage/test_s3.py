@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from flaky_proxy import flaky
 
 import lazycache as lc
@@ -195,6 +196,13 @@ def test_a_silent_server_is_left(moto, proxy, patience):
     assert time.monotonic() - began < 15
 
 
+def captured(url, **options):
+    """A capture of two rows."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3))
+    with lc.capture(model, url, "0", run="mine", **options):
+        model(torch.randn(2, 2))
+
+
 def test_a_server_that_does_not_arbitrate_is_read_only(rclone, tmp_path):
     """Where create-only puts overwrite, no dataset is made and no commit is added.
 
@@ -212,9 +220,16 @@ def test_a_server_that_does_not_arbitrate_is_read_only(rclone, tmp_path):
     cache = lc.open(rclone.url(), storage_options=rclone.storage_options)
     assert cache["resid_out_0"].rows.load().flatten().tolist() == list(range(12))
     before = {info.path: store.get(info.path) for info in store.list("")}
-    with pytest.raises(StorageError, match="replaces objects"):
-        CommitLog(store).append(draft("aa"), base=1, validate=None)
-    assert {info.path: store.get(info.path) for info in store.list("")} == before
+    options = {"storage_options": rclone.storage_options}
+    for write in (
+        lambda: CommitLog(opened(rclone)).append(draft("aa"), base=1, validate=None),
+        lambda: captured(rclone.url(), resume=True, **options),
+        lambda: captured(rclone.url(), overwrite=True, **options),
+        lambda: small_cache().save(rclone.url(), overwrite=True, **options),
+    ):
+        with pytest.raises(StorageError, match="replaces objects"):
+            write()
+        assert {info.path: store.get(info.path) for info in store.list("")} == before
 
 
 def test_credentials_come_from_the_environment(s3, monkeypatch):

@@ -54,6 +54,9 @@ def test_csv_and_json_stream(form, capsys, monkeypatch):
         def __init__(self):
             self.lines = 0
 
+        def isatty(self):
+            return False
+
         def write(self, text):
             self.lines += text.count("\n")
             if self.lines > 2000:

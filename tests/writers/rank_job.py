@@ -15,6 +15,8 @@ from dataset_helpers import content, gpt2, ragged_corpus
 from torch import distributed
 
 import lazycache as lc
+from lazycache import run_place
+from lazycache.errors import CommitConflictError
 
 SITES = ["resid_out_*", "z_1", "head_out_1"]
 DATA = ragged_corpus(41)
@@ -42,7 +44,7 @@ def together(model, url, *, rank, size):
         torch.no_grad(),
         lc.capture(model, url, SITES, commit="group", commit_bytes=1, commit_seconds=0.01) as run,
     ):
-        for part in (DATA[:20], DATA[20:]):
+        for part in (DATA[:24], DATA[24:]):  # ids are those of the corpus: 24 divides
             for ids in part[rank::size]:
                 model(torch.tensor([ids]))
             time.sleep(0.05)
@@ -57,7 +59,7 @@ def failing(model, url, *, rank, size):
         with torch.no_grad(), lc.capture(model, url, SITES, commit="group") as run:
             model(torch.tensor([DATA[rank]]))
             run.commit()
-            model(torch.tensor([DATA[2 + rank]]))
+            model(torch.tensor([DATA[size + rank]]))
             if rank == 1:
                 raise KeyError("mine")  # noqa: TRY301
     except (lc.CaptureError, KeyError) as error:
@@ -87,6 +89,36 @@ def different(model, url, *, rank, size):
     return "no error"
 
 
+def apart(model, url, *, rank, size):
+    """Each process has a place of its own, as a folder that other machines do not see."""
+    run_place.SEEN_SECONDS = 0.0
+    try:
+        own_loop(model, f"{url}-{rank}", rank=rank, size=size)
+    except lc.CaptureError as error:
+        return str(error)
+    return "no error"
+
+
+def unlike(model, url, *, rank, size):
+    """The processes are to store different things in the place of what is there."""
+    dtype = "float16" if rank else None
+    try:
+        lc.extract(model, DATA, url, SITES, overwrite=True, dtype=dtype, **OPTIONS)
+    except CommitConflictError as error:
+        return str(error)
+    return "no error"
+
+
+def changed(model, url, *, rank, size):
+    """One process finds in its share that the corpus is another one now."""
+    data = [*DATA[:3], [1, 2, 3], *DATA[4:9]]
+    try:
+        lc.extract(model, iter(data), url, SITES, **OPTIONS)
+    except lc.CaptureError as error:
+        return str(error)
+    return "no error"
+
+
 def sealed(model, url, *, rank, size):
     """A sealed run refuses more, on every process."""
     try:
@@ -101,6 +133,9 @@ JOBS = {
     "extract": extract,
     "together": together,
     "sealed": sealed,
+    "apart": apart,
+    "unlike": unlike,
+    "changed": changed,
     "failing": failing,
     "killed": killed,
     "different": different,

@@ -10,10 +10,12 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import torch
+from forking import import_what
 from torch import nn
 
 import lazycache as lc
@@ -58,6 +60,8 @@ def noted(notes: Path) -> int:
 def main(url, notes, writers, commits, kills, seed):
     chance = random.Random(seed)
     model = make_model()
+    with tempfile.TemporaryDirectory() as first:
+        import_what(lambda: write(model, f"{url}-first", Path(first), 0, 1, 1))
     children = []
     for rank in range(writers):
         child = os.fork()

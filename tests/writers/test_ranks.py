@@ -1,5 +1,7 @@
 """Processes with given ranks: which ids they count, who may write, when a run is complete."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from dataset_helpers import content, gpt2, ragged_corpus
@@ -128,6 +130,61 @@ def test_two_processes_that_begin_one_run_with_other_weights_are_told_apart(tmp_
     assert rows_of(tmp_path) == [0]
 
 
+@pytest.mark.parametrize("committed", [0, 1], ids=["empty", "a commit"])
+def test_who_writes_to_a_dataset_that_was_replaced_is_refused(model, tmp_path, committed):
+    """Its files went with the old one: the new one takes no record that names them."""
+    with pytest.raises(CommitConflictError, match="the dataset was removed or replaced"):
+        with lc.capture(model, tmp_path, "0", rank=1, world_size=2) as old:
+            for n in range(committed):
+                model(ids(n))
+                old.commit()
+            model(ids(5))
+            with old.paused(), lc.capture(model, tmp_path, "0", overwrite=True) as new:
+                for n in (7, 8):
+                    model(ids(n))
+                    new.commit()
+            old.commit()
+    cache = lc.open(tmp_path, check=True)
+    assert cache.snapshot.version == 2
+    assert torch.equal(cache["0:out"].rows.load(), model[0].weight[[7, 8]])
+
+
+def test_an_extract_whose_ids_others_have_taken_meanwhile_is_refused(model, tmp_path):
+    """Its items were counted from 0 on; begun again they would be other examples."""
+
+    class Corpus(list):
+        def __iter__(self):
+            with lc.capture(model, tmp_path, "0", run="other", resume=True) as run:
+                model(ids(1, 2))
+                run.commit()
+            return super().__iter__()
+
+    with pytest.raises(lc.CaptureError, match=r"Others have added examples to .* Nothing was"):
+        lc.extract(model, Corpus(DATA), tmp_path, "0", run="main", progress=False)
+    assert lc.open(tmp_path).snapshot.runs.keys() == {"other"}
+
+
+def test_two_processes_that_add_one_site_differently_are_told_apart(tmp_path):
+    """Both found the rows without the site: the second to commit is refused by what differs."""
+    model, began = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 3)), []
+    options = {"progress": False, "batch_size": 1}
+    lc.extract(model, DATA, tmp_path, "0", **options)
+
+    def add(rank, **more):
+        options.update(add_to=tmp_path, sites="1", world_size=2)
+        lc.extract(deepcopy(model), None, rank=rank, **options, **more)
+
+    def meanwhile(values):
+        if not began:
+            began.append(1)
+            add(0)
+        return 2 * values
+
+    with pytest.raises(lc.CaptureError, match="in another way: transform"):
+        add(1, transform={"1": meanwhile})
+    assert lc.open(tmp_path, check=True).snapshot.runs.keys() == {"main", "main+1:out"}
+
+
 def test_sites_are_added_by_several_ranks_as_by_one(tmp_path):
     """Each rank runs every other batch of the stored tokens; the values are those of one."""
     model, options = gpt2(), {"batch_size": 4, "progress": False}
@@ -166,8 +223,10 @@ def test_a_sealed_run_takes_no_more_rows(model, tmp_path):
         model(ids(3))
         assert (run.seal(), run.seal()) == (4, 4)
     assert rows_of(tmp_path) == [0, 1]
-    with lc.capture(model, tmp_path, "0", overwrite=True):
+    with lc.capture(model, tmp_path, "0", overwrite=True) as run:
         model(ids(3))
+    with pytest.raises(lc.CaptureError, match=r"in the with block. Behind it: .* 'main'"):
+        run.seal()
     assert lc.open(tmp_path).snapshot.sealed == frozenset()
 
 

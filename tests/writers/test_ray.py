@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dataset_helpers import ragged_corpus
+from torch import nn
 
 import lazycache as lc
 from lazycache.integrations.ray import extract, to_ray_dataset
@@ -89,6 +90,25 @@ def test_arguments_that_do_not_fit_are_refused_before_ray_is_asked(tmp_path, opt
     with pytest.raises(lc.CaptureError, match=message):
         extract(None, [[1]], tmp_path / "acts", "0", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("data", "sites", "more", "error"),
+    [
+        ([[1, 2]], "nothing", {}, lc.SiteNotFoundError),
+        ([], "0", {}, lc.CaptureError),
+        ([[1, 2]], "0", {"batch_size": 0}, lc.CaptureError),
+    ],
+    ids=["no such site", "an empty corpus", "no batch"],
+)
+def test_what_cannot_be_captured_replaces_nothing(tmp_path, data, sites, more, error):
+    """With `overwrite` too what is there stays, and no cluster is joined."""
+    model = nn.Sequential(nn.Embedding(10, 4))
+    lc.extract(model, [[1, 2, 3]], tmp_path, "0", progress=False)
+    with pytest.raises(error):
+        extract(model, data, tmp_path, sites, overwrite=True, **more)
+    assert lc.open(tmp_path, check=True).snapshot.rows("tokens") == 3
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):

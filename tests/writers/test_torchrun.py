@@ -1,4 +1,4 @@
-"""Two processes of torchrun capture into one dataset."""
+"""Two processes of torchrun capture into one dataset; three in the long form."""
 
 import json
 import os
@@ -50,12 +50,21 @@ def torchrun(folder, *jobs, size=2):
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    """One job of two ranks that does everything once; the folder, and what each rank has seen."""
+def size(request):
+    """How many processes there are."""
+    return 3 if request.config.getoption("long") else 2
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, size):
+    """One job of all ranks that does everything once; the folder, and what each rank has seen."""
     folder = tmp_path_factory.mktemp("torchrun")
-    lc.extract(gpt2(), DATA[:3], folder / "extract", SITES, **OPTIONS)  # is replaced
-    names = ("loop", "extract", "together", "sealed@together", "different", "failing", "killed")
-    return folder, torchrun(folder, *names)
+    for name in ("extract", "unlike"):  # are replaced, or not
+        lc.extract(gpt2(), DATA[:3], folder / name, SITES, **OPTIONS)
+    lc.extract(gpt2(), iter(DATA[:9]), folder / "changed", SITES, **OPTIONS)
+    names = ["loop", "extract", "together", "sealed@together", "different", "apart", "unlike"]
+    names += ["changed", "failing", "killed"]
+    return folder, torchrun(folder, *names, size=size)
 
 
 @pytest.fixture(scope="module")
@@ -74,31 +83,32 @@ def commits(url):
 
 
 @pytest.mark.slow
-def test_a_loop_on_two_ranks_stores_what_one_process_would(job, alone):
-    """Ids are those of the corpus, every bit is the same, and both ranks see all behind it."""
+def test_a_loop_on_several_ranks_stores_what_one_process_would(job, alone, size):
+    """Ids are those of the corpus, every bit is the same, and all ranks see all behind it."""
     folder, seen = job
-    assert seen["loop", 0]["result"] == seen["loop", 1]["result"] == alone["loop"]
+    assert [seen["loop", rank]["result"] for rank in range(size)] == [alone["loop"]] * size
     begun = [commit.session.rank for commit in commits(folder / "loop") if commit.session]
-    assert sorted(begun) == [0, 1]
+    assert sorted(begun) == list(range(size))
 
 
 @pytest.mark.slow
-def test_an_extract_on_two_ranks_replaces_and_stores_what_one_would(job, alone):
+def test_an_extract_on_several_ranks_replaces_and_stores_what_one_would(job, alone, size):
     """Batches are dealt in turn, so that each runs as it would alone: the bits are the same."""
     folder, seen = job
-    assert seen["extract", 0]["result"] == seen["extract", 1]["result"] == alone["extract"]
-    ranks = {commit.writer.rpartition(":r")[2] for commit in commits(folder / "extract")}
-    assert ranks == {"0", "1"}
+    assert [seen["extract", rank]["result"] for rank in range(size)] == [alone["extract"]] * size
+    ranks = {int(commit.writer.rpartition(":r")[2]) for commit in commits(folder / "extract")}
+    assert ranks == set(range(size))
 
 
 @pytest.mark.slow
-def test_a_group_commits_one_record_for_all(job, alone):
-    """Each `run.commit()` is one version with the rows of both; none begins by itself."""
+def test_a_group_commits_one_record_for_all(job, alone, size):
+    """Each `run.commit()` is one version with the rows of all; none begins by itself."""
     folder, seen = job
-    assert [seen["together", rank]["result"]["versions"] for rank in (0, 1)] == [[1, 2], [1, 2]]
+    versions = [seen["together", rank]["result"]["versions"] for rank in range(size)]
+    assert versions == [[1, 2]] * size
     found = commits(folder / "together")
     rows = [sum(file.rows for file in c.tables if file.table == "examples") for c in found]
-    assert rows == [20, 21, 0]
+    assert rows == [24, 17, 0]
     assert [c.sealed for c in found] == [(), (), ("main",)]
     assert seen["together", 0]["result"]["content"] == alone["loop"]
     assert len(lc.open(folder / "together").snapshot.arrays("main")) == 1
@@ -114,13 +124,13 @@ def test_a_sealed_run_is_refused_on_every_rank(job):
 
 
 @pytest.mark.slow
-def test_a_rank_that_fails_makes_the_others_raise(job):
+def test_a_rank_that_fails_makes_the_others_raise(job, size):
     """Nothing of the commit that it missed is there, and nobody waits for it."""
     folder, seen = job
     assert seen["failing", 1]["result"] == "KeyError: 'mine'"
     assert "Another process of this capture has failed" in seen["failing", 0]["result"]
     assert seen["failing", 0]["seconds"] < 20
-    assert lc.open(folder / "failing").snapshot.rows("examples") == 2
+    assert lc.open(folder / "failing").snapshot.rows("examples") == size
 
 
 @pytest.mark.slow
@@ -139,6 +149,36 @@ def test_ranks_with_different_corpora_are_refused(job):
     _, seen = job
     errors = [seen["different", rank]["result"] for rank in (0, 1)]
     assert all("corpus" in error for error in errors), errors
+
+
+@pytest.mark.slow
+def test_ranks_that_do_not_see_one_place_are_refused(job, size):
+    """A folder of one machine is no place for several: the others make no dataset of their own."""
+    folder, seen = job
+    last = f"{folder}/apart-{size - 1}"
+    assert (
+        f"this process finds none at {last}: all need one place"
+        in seen["apart", size - 1]["result"]
+    )
+    assert "Rank 1 of this capture has failed: CaptureError" in seen["apart", 0]["result"]
+    assert sorted(path.name for path in folder.glob("apart-?")) == ["apart-0"]
+
+
+@pytest.mark.slow
+def test_ranks_with_different_options_replace_nothing(job, size):
+    """What is there stays if the processes do not agree on what is to take its place."""
+    folder, seen = job
+    assert all("dtype" in seen["unlike", rank]["result"] for rank in range(size))
+    assert lc.open(folder / "unlike").snapshot.rows("examples") == 3
+
+
+@pytest.mark.slow
+def test_a_corpus_that_one_rank_finds_changed_is_refused_on_all(job, size):
+    """The others do not wait for a process that will not come."""
+    _, seen = job
+    for rank in range(size):
+        assert "Example 3 of this corpus is not the one" in seen["changed", rank]["result"]
+        assert seen["changed", rank]["seconds"] < 20
 
 
 @pytest.mark.slow

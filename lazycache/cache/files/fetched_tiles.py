@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 
+from lazycache.cache.files.fetched_shards import FetchedShards
 from lazycache.cache.files.gather import rows_of_bytes, words_of
-from lazycache.cache.files.shards import FetchedShards, verify
+from lazycache.cache.files.shards import verify
 from lazycache.cache.files.tiled_shards import in_tile, tile_at
 from lazycache.cache.selecting.plan import Rows, SitePlan, Span, as_array
 from lazycache.cache.selecting.tilings import TileUnits, cut_units, tile_gap
 from lazycache.cache.selecting.units import Units
 from lazycache.storage.known_files import KnownFiles
+from lazycache.storage.ranges import bridged
 from lazycache.types import IoCounters
 
 
@@ -30,13 +33,24 @@ class FetchedTiles(FetchedShards):
         self._tiles = FetchedShards(files, io, check=check, max_gap=max_gap)
 
     def _bytes(self, plan: SitePlan, spans: Sequence[Span], units: Units) -> int:
-        """Return about how much is fetched for spans of one shard."""
+        """Return about how much is fetched for spans of one shard, with the gaps between them."""
         tile = tile_at(plan, spans[0])  # the same of all: they are of one shard
         if not tile:
             return super()._bytes(plan, spans, units)
-        widths = plan.tilings[tile].widths
-        width = sum(widths[cut.number] for cut in cut_units(units, widths))
-        return sum(span.rows for span in spans) * width * plan.dtype.itemsize
+        tiling = plan.tilings[tile]
+        cuts = cut_units(units, tiling.widths)
+        if not cuts:
+            return 0
+        chunks, rows, offsets = np.array([(s.chunk, s.rows, s.offset) for s in spans]).T
+        places = (offsets - plan.offsets[chunks]) // plan.spec.row_bytes
+        # [tiles, spans]
+        sizes = np.array([[tiling.widths[cut.number]] for cut in cuts]) * plan.dtype.itemsize
+        starts = tiling.offsets[[cut.number for cut in cuts]][:, chunks] + places * sizes
+        order = np.argsort(starts, axis=None)
+        begins, nbytes = starts.reshape(-1)[order], (rows * sizes).reshape(-1)[order]
+        gaps = begins[1:] - begins[:-1] - nbytes[:-1]
+        near = bridged(gaps, max_gap=tile_gap(self._max_gap, tiles=len(cuts)))
+        return int(nbytes.sum() + gaps[near].sum())
 
     def _fill(
         self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor

@@ -105,7 +105,7 @@ class Widths:
                     found[chunk] = known
         unknown = [chunk for chunk in chunks if chunk not in found]
         for chunk, widths in zip(unknown, read(plan, unknown), strict=True):
-            found[chunk] = _summed(plan, chunk, widths)
+            found[chunk] = summed(plan, chunk, widths)
             self._keep((plan.spec.name, chunk), found[chunk])
         return found
 
@@ -118,7 +118,12 @@ class Widths:
                 self._bytes -= self._ends.popitem(last=False)[1].nbytes
 
 
-def _summed(plan: SitePlan, chunk: int, widths: np.ndarray) -> np.ndarray:
+def summed(plan: SitePlan, chunk: int, widths: np.ndarray) -> np.ndarray:
+    """Return the sum of widths before each row of a chunk, and of all: int64[rows + 1].
+
+    Raises:
+        CorruptShardError: they do not add up to what the log recorded.
+    """
     ends = np.zeros(len(widths) + 1, dtype=np.int64)
     np.cumsum(widths, dtype=np.int64, out=ends[1:])
     if int(widths.min()) < 1 or int(ends[-1]) * plan.spec.row_bytes != int(plan.nbytes[chunk]):

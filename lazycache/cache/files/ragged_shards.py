@@ -9,10 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
+from lazycache.cache.files.fetched_shards import FetchedShards, fetchers
 from lazycache.cache.files.gather import words_of
+from lazycache.cache.files.mapped_shards import MappedShards
 from lazycache.cache.files.parallel import ordered
-from lazycache.cache.files.ragged_rows import Block, Run, Wanted, Widths, placed, runs
-from lazycache.cache.files.shards import FetchedShards, MappedShards, fetchers, verify
+from lazycache.cache.files.ragged_rows import Block, Run, Wanted, Widths, placed, runs, summed
+from lazycache.cache.files.shards import verify
 from lazycache.cache.selecting.plan import SitePlan
 from lazycache.cache.selecting.plan_checks import WIDTH_BYTES
 from lazycache.storage.known_files import KnownFiles, checked
@@ -171,12 +173,19 @@ class FetchedRagged:
         starts = [int(plan.widths_at[chunk]) for chunk in chunks]
         nbytes = [int(plan.sizes[chunk]) * WIDTH_BYTES for chunk in chunks]
         ranges = [(start, start + size) for start, size in zip(starts, nbytes, strict=True)]
-        merged, buffers = self._fetch(plan, shard, ranges, rows=0)
-        parts = scatter(ranges, merged, buffers)
-        return {
-            chunk: np.frombuffer(part, dtype=_WIDTH)
-            for chunk, part in zip(chunks, parts, strict=True)
-        }
+
+        def read() -> dict[int, np.ndarray]:
+            merged, buffers = self._fetch(plan, shard, ranges, rows=0)
+            parts = scatter(ranges, merged, buffers)
+            found = {
+                chunk: np.frombuffer(part, dtype=_WIDTH)
+                for chunk, part in zip(chunks, parts, strict=True)
+            }
+            for chunk, widths in found.items():
+                summed(plan, chunk, widths)  # what does not add up must not stay in the block cache
+            return found
+
+        return checked(self._files, plan.shards[shard], read)
 
 
 @dataclass(frozen=True, slots=True)

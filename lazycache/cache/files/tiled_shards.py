@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from lazycache.cache.files.gather import as_tensor, empty, words_of
+from lazycache.cache.files.mapped_shards import COPIED_BYTES, MappedShards
 from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.files.readahead import read_ahead_ranges
-from lazycache.cache.files.shards import COPIED_BYTES, MappedShards
 from lazycache.cache.selecting.plan import SitePlan, Span
 from lazycache.cache.selecting.tilings import TileUnits, cut_units
 from lazycache.cache.selecting.units import Units

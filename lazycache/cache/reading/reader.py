@@ -15,11 +15,12 @@ import torch
 
 from lazycache.cache.files.fetched_tiles import FetchedTiles
 from lazycache.cache.files.gather import empty, words_of
+from lazycache.cache.files.mapped_shards import MappedShards
 from lazycache.cache.files.maps import MapCache
 from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.files.ragged_rows import Block, Wanted
 from lazycache.cache.files.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
-from lazycache.cache.files.shards import MappedShards, Shards
+from lazycache.cache.files.shards import Shards
 from lazycache.cache.files.tiled_shards import MappedTiles, RangesOnly
 from lazycache.cache.reading.costs import Layout, Once, Tally, read_cost, scan_cost
 from lazycache.cache.reading.kept_statistics import Kept

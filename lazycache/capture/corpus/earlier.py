@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lazycache.capture.inputs.example_ids import ExampleIds
+from lazycache.catalog.run_info import whole_number
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.catalog.table_columns import column_by_example
 from lazycache.storage.store import Store
@@ -58,6 +59,6 @@ class Earlier:
         if self._snapshot is None:
             return 0
         if self.info is not None:
-            return int(self.info.get("first_example", 0))
+            return whole_number(self.info, "first_example", 0)
         ids = self._snapshot.extents(EXAMPLES).example
         return int(ids.max()) + 1 if len(ids) else 0

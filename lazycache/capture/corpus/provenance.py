@@ -21,6 +21,7 @@ from lazycache.capture.corpus.fingerprints import (
 from lazycache.capture.sites.architectures import locate
 from lazycache.capture.sites.names import HookPoint
 from lazycache.capture.values.reduce import Reduction, is_ragged
+from lazycache.catalog.run_info import section
 
 _INCIDENTAL = frozenset({"_name_or_path", "transformers_version", "architectures", "use_cache"})
 """Parts of a configuration that say where or by what it was loaded, not what it computes."""
@@ -132,7 +133,7 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     """
     before, now = _plain(known), _plain(wanted)
     found = model_differences(before, now)
-    codes = [info.get("functions") or {} for info in (before, now)]
+    codes = [section(info, "functions") for info in (before, now)]
     found += [
         f"{name} was another function of the same name, or with other values"
         for name in codes[0].keys() & codes[1].keys()
@@ -141,7 +142,7 @@ def differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     both = [key for key in _SETTINGS if key in before and key in now]
     found += [f"{key} was {before[key]}, is {now[key]}" for key in both if before[key] != now[key]]
     if before.get("sites") != now.get("sites"):
-        names = [", ".join(info.get("sites", {})) or "none" for info in (before, now)]
+        names = [", ".join(section(info, "sites")) or "none" for info in (before, now)]
         found.append(f"sites were {names[0]}, are {names[1]}")
     return found
 
@@ -155,9 +156,9 @@ def model_differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> li
         "the model's parameters was 9, is 12"
     """
     before, now = _plain(known), _plain(wanted)
-    models = [info.get("model") or {} for info in (before, now)]
-    tokenizers = [model.get("tokenizer") or {} for model in models]
-    configs = [model.get("config") or {} for model in models]
+    models = [section(info, "model") for info in (before, now)]
+    tokenizers = [section(model, "tokenizer") for model in models]
+    configs = [section(model, "config") for model in models]
     checked = list(_TOKENIZER)
     if _version(models[0]) == _version(models[1]):
         checked.append("rules")  # another version may write the same rules in other words
@@ -179,7 +180,7 @@ def _unequal(what: str, pair: Sequence[Mapping[str, Any]], keys: Iterable[str]) 
 
 
 def _version(model: Mapping[str, Any]) -> object:
-    return (model.get("versions") or {}).get("tokenizers")
+    return section(model, "versions").get("tokenizers")
 
 
 def _plain(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lazycache.capture.corpus.provenance import differences, model_differences
+from lazycache.catalog.run_info import section
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.catalog.stored_examples import StoredExamples
 from lazycache.codec.checksum import crc32
@@ -97,7 +98,7 @@ def describe_addition(
             f"{run!r} is not a run but what was added to {info[ADDS_TO]!r}: give run="
             f"{info[ADDS_TO]!r}."
         )
-    known = [name for name in details["sites"] if name in info.get("sites", {})]
+    known = [name for name in details["sites"] if name in section(info, "sites")]
     if known:
         raise CaptureError(
             f"Run {run!r} has {', '.join(known[:5])} for all of its rows already. Add other sites, "
@@ -142,5 +143,5 @@ def _model_differences(info: Mapping[str, Any], details: Mapping[str, Any]) -> l
     """Say how the model differs; the tokenizer only if one was given: tokens may be stored."""
     model = dict(details.get("model") or {})
     if model.get("tokenizer") is None:
-        model["tokenizer"] = (info.get("model") or {}).get("tokenizer")
+        model["tokenizer"] = section(info, "model").get("tokenizer")
     return model_differences(info, {**details, "model": model})

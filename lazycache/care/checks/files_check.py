@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from lazycache.care.checks.footers import Page, differences, read_footer, right_headers
 from lazycache.care.checks.report import RESTORE, Findings, Problem
-from lazycache.catalog.entry_records import entry_lengths, entry_paths
+from lazycache.catalog.entry_records import entry_lengths
+from lazycache.catalog.named_files import named_files
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.codec.checksum import crc32
 from lazycache.codec.dtypes import by_name
+from lazycache.codec.shard import VALUE
 from lazycache.errors import StorageError
 from lazycache.storage.layout import FILE_PREFIXES
 from lazycache.storage.store import Store
@@ -26,6 +29,7 @@ class _Part:
     start: int
     size: int
     crc: int
+    rows: int = 0  # of a tensor
 
 
 class FilesCheck:
@@ -72,10 +76,29 @@ class FilesCheck:
                 if self._crc(path, part) != part.crc:
                     what = f"bytes {part.start:,} to {part.start + part.size:,} do not have the "
                     self._tell(path, f"{what}checksum that was recorded")
+                    return
+            if not at_least:  # what is whole, and not several values in one file, is Parquet
+                self._check_parquet(path, length, parts)
         except FileNotFoundError:
             self._tell(path, "the file is missing")
         except StorageError as exc:
             self._tell(path, str(exc).removesuffix("."))
+
+    def _check_parquet(self, path: str, length: int, parts: Sequence[_Part]) -> None:
+        """Check what other readers go by: the footer, and headers of pages."""
+        footer = read_footer(self._store, path, length)
+        pages = [[Page(0, part.start, part.start + part.size)] for part in parts]
+        rows = [part.rows for part in parts]
+        found = list(differences(footer, columns=[VALUE], rows=rows, pages=pages, metadata={}))
+        if not found:
+            groups = zip(footer.groups, pages, parts, strict=True)
+            right = all(
+                right_headers(self._store, path, group, of_group, [part.crc])
+                for group, of_group, part in groups
+            )
+            found += [] if right else ["headers of its pages are not those of their values"]
+        for difference in found:
+            self._tell(path, difference)
 
     def _crc(self, path: str, part: _Part) -> int:
         crc, stop = 0, part.start + part.size
@@ -96,7 +119,7 @@ class FilesCheck:
         there = {
             info.path: info.size for prefix in FILE_PREFIXES for info in self._store.list(prefix)
         }
-        named = {path for commit in commits for path in _paths(commit)}
+        named = {path for commit in commits for path, _ in named_files(commit)}
         self._check_replaced(commits, there.keys())
         lost = sorted(there.keys() - named)
         return lost, sum(there[path] for path in lost)
@@ -113,22 +136,11 @@ class FilesCheck:
                     self._found.add(Problem(what, RESTORE, path, commit=commit.version))
 
 
-def _paths(commit: Commit) -> Iterator[str]:
-    """Yield the files that a commit names."""
-    yield from (file.path for file in commit.tables)
-    for shard in commit.shards:
-        yield shard.path
-        if shard.stats is not None:
-            yield shard.stats.path
-    yield from (array.path for array in commit.arrays)
-    yield from entry_paths(commit.entries)
-
-
 def _of_array(array: ArrayRef) -> _Part:
     size = prod(array.shape) * by_name(array.dtype).itemsize
-    return _Part(array.value_offset, size, array.value_crc)
+    return _Part(array.value_offset, size, array.value_crc, array.shape[0])
 
 
 def _of_tensor(tensor: TensorRef) -> list[_Part]:
     row = prod(tensor.shape[tensor.lead :]) * by_name(tensor.dtype).itemsize
-    return [_Part(c.value_offset, c.rows * row, c.value_crc) for c in tensor.chunks]
+    return [_Part(c.value_offset, c.rows * row, c.value_crc, c.rows) for c in tensor.chunks]

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lazycache.codec.footer import Footer, footer_of
+from lazycache.care.checks.page_check import BEGIN, header_range, is_header
+from lazycache.codec.footer import MAGIC, Footer, RowGroup, footer_of
 from lazycache.storage.store import Store
 
 
@@ -16,8 +17,10 @@ class Page:
 
     column: int
     """Number of the column in the file."""
+    start: int
+    """Byte offset of its first value."""
     stop: int
-    """The byte behind its last value."""
+    """The byte behind its last one."""
 
 
 def read_footer(store: Store, path: str, length: int) -> Footer:
@@ -80,6 +83,33 @@ def _of_group(footer: Footer, number: int, rows: int, pages: Sequence[Page]) -> 
                 f"column {footer.columns[page.column]!r} of row group {number} ends at byte "
                 f"{stop:,} in the footer, at {page.stop:,} in the log"
             )
+
+
+def right_headers(
+    store: Store, path: str, group: RowGroup, pages: Sequence[Page], crcs: Sequence[int]
+) -> bool:
+    """Whether pages of a row group have the headers of their values, and the file its beginning.
+
+    Args:
+        store: Where the file is.
+        path: The file.
+        group: The row group, as the footer has it and the log too.
+        pages: Where its values are.
+        crcs: Their checksums.
+
+    Raises:
+        CorruptShardError: there is no header at all.
+        StorageError: the store failed.
+    """
+    ranges = [header_range(group.columns[page.column], page.start) for page in pages]
+    known = [place for place in ranges if place is not None]
+    begin, *headers = store.get_ranges(path, [BEGIN, *known])
+    if bytes(begin) != MAGIC or len(known) < len(ranges):
+        return False
+    return all(
+        is_header(bytes(raw), size=page.stop - page.start, crc=crc, rows=group.rows)
+        for raw, page, crc in zip(headers, pages, crcs, strict=True)
+    )
 
 
 def _plain(value: str | None) -> object:

@@ -20,7 +20,7 @@ from lazycache.capture.recorder import Recorder
 from lazycache.capture.sites.resolve import resolve_sites
 from lazycache.capture.values.convert import torch_dtype
 from lazycache.care.checks.report import Compared, Findings, Problem
-from lazycache.catalog.run_info import ADDS_TO, SITES, is_transformed
+from lazycache.catalog.run_info import ADDS_TO, SITES, SUBSET, is_transformed, section
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.catalog.stored_examples import StoredExamples, Tokens
 from lazycache.catalog.table_columns import column_by_example
@@ -118,7 +118,7 @@ class _Run:
     def _comparable(self, info: Mapping[str, Any]) -> list[str]:
         """Return the sites of a run, or of an addition, that a plain forward pass gives again."""
         names = []
-        for name in info.get(SITES) or {}:
+        for name in section(info, SITES):
             spec = self._stored.snapshot.sites.get(name)
             why = None if spec is None else _why_not(info, spec)
             if spec is not None and why is None:
@@ -176,7 +176,7 @@ class _Run:
     def _batches(self, wanted: set[int]) -> Iterator[Batch]:
         """Give the batches in which the chosen examples were, as the run had them."""
         expected: dict[int, Tokens] = {}
-        limits = limits_of(None, None, self._run.info.get("batches"))
+        limits = limits_of(None, None, section(self._run.info, "batches"))
         for batch in plan_batches(self._corpus.items(expected), limits, in_order=True):
             expected.clear()
             if wanted.intersection(batch.examples):
@@ -189,7 +189,7 @@ class _Run:
             self._model, points, tokenizer=tokenizer, dtype=None, positions="all"
         )
         if tokenizer is None:
-            known = (info.get("model") or {}).get("tokenizer")
+            known = section(info, "model").get("tokenizer")
             now["model"] = {**now["model"], "tokenizer": known}
         differences = model_differences(info, now)
         if differences:
@@ -210,12 +210,12 @@ class _Run:
 
 def _why_not(info: Mapping[str, Any], spec: SiteSpec) -> str | None:
     """Say why a site cannot be compared; None if it can."""
-    point = str((info.get(SITES) or {}).get(spec.name))
+    point = str(section(info, SITES).get(spec.name))
     if spec.table not in (TOKENS, EXAMPLES):
         return "its module is called several times in a pass"
     if ":grad" in point or info.get("training"):
         return "it is of a training step, which is not run again"
-    if is_transformed(info, spec.name) or spec.name in (info.get("subset") or {}):
+    if is_transformed(info, spec.name) or spec.name in section(info, SUBSET):
         return "a function or a choice of units made it, which the dataset does not hold"
     return None
 

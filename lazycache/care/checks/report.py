@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
+from lazycache.plain_text import in_one_line
 from lazycache.progress import bytes_text
 
 MOST_PROBLEMS = 1000
@@ -35,7 +36,7 @@ class Problem:
         of = [f"site {self.site!r}"] if self.site is not None else []
         of += [f"commit {self.commit}"] if self.commit is not None else []
         where = (self.path or "dataset") + (f" ({', '.join(of)})" if of else "")
-        return f"{where}: {self.what}. {self.advice[:1].upper()}{self.advice[1:]}."
+        return in_one_line(f"{where}: {self.what}. {self.advice[:1].upper()}{self.advice[1:]}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Report:
         lines += [f"  {problem}" for problem in self.problems]
         lines += [f"  and {self.more} more"] * bool(self.more)
         lines += [f"  model: {_compared(one)}" for one in self.compared]
-        lines += [f"  note: {text}" for text in self.notes]
+        lines += [f"  note: {in_one_line(text)}" for text in self.notes]
         if self.orphans:
             lines.append(
                 f"  {len(self.orphans)} files of {bytes_text(self.orphan_bytes)} are named by no "

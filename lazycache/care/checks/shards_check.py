@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lazycache.care.checks.footers import Page, differences, read_footer
+from lazycache.care.checks.footers import Page, differences, read_footer, right_headers
 from lazycache.care.checks.report import RESTORE, Findings, Problem
 from lazycache.care.checks.statistics_check import StatisticsCheck
+from lazycache.care.checks.statistics_file_check import file_differences
 from lazycache.care.checks.tables_check import Columns, Tables
 from lazycache.catalog.snapshot import PlacedShard
 from lazycache.codec.checksum import crc32
 from lazycache.codec.dtypes import by_name, from_buffer
+from lazycache.codec.footer import Footer
 from lazycache.codec.shard import INDEX_TYPES, VALUE
 from lazycache.codec.tiles import join_tiles, layout_of, tile_names, tile_widths, units_of
 from lazycache.errors import StorageError
@@ -36,6 +38,9 @@ _REBUILD = (
     "reading is right where statistics are not asked; restore the file, or write the site again "
     "with lc.copy(url, dst, sites=...)"
 )
+
+
+_OTHERS = "lazycache reads it, other readers of Parquet may not: restore the file from a copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +74,29 @@ class ShardCheck:
             what = f"the file has {there:,} bytes, the log recorded {ref.length:,}"
             self._tell(placed, what)
             return
-        for difference in self._footer(spec, placed):
+        footer = read_footer(self.store, ref.path, ref.length)
+        differing = list(self._differences(footer, spec, placed))
+        for difference in differing:
             self._tell(placed, difference)
         statistics = self._statistics(spec, placed)
-        row, whole = placed.row_start, True
+        row, whole, as_said = placed.row_start, True, not differing
         for number, chunk in enumerate(ref.chunks):
-            whole &= self._chunk(spec, placed, number, row=row, statistics=statistics)
+            good = self._chunk(spec, placed, number, row=row, statistics=statistics)
+            if good and as_said:  # one problem of this kind is enough of a file
+                as_said = self._headers(footer, spec, placed, number)
+            whole &= good
             row += chunk.rows
-        if statistics is not None and whole:  # of damaged values they cannot be right
-            self._compare(placed, statistics)
+        if statistics is not None:
+            self._compare(spec, placed, statistics if whole else None)
 
     def _tell(self, placed: PlacedShard, what: str, advice: str = RESTORE) -> None:
         ref = placed.ref
         self.found.add(Problem(what, advice, ref.path, site=ref.site, commit=placed.version))
 
-    def _footer(self, spec: SiteSpec, placed: PlacedShard) -> Iterator[str]:
+    def _differences(self, footer: Footer, spec: SiteSpec, placed: PlacedShard) -> Iterator[str]:
         ref, names = placed.ref, index_columns(spec)
         return differences(
-            read_footer(self.store, ref.path, ref.length),
+            footer,
             columns=(*names, *_value_columns(spec, ref)),
             rows=[chunk.rows for chunk in ref.chunks],
             pages=[list(_pages(spec, ref, chunk)) for chunk in ref.chunks],
@@ -100,6 +110,22 @@ class ShardCheck:
                 ),
             },
         )
+
+    def _headers(self, footer: Footer, spec: SiteSpec, placed: PlacedShard, number: int) -> bool:
+        """Check the headers of the pages of a chunk that is whole: other readers go by them."""
+        ref, group = placed.ref, footer.groups[number]
+        pages = list(_pages(spec, ref, ref.chunks[number]))
+        crcs = self._crcs(spec, ref, ref.chunks[number])
+        if not right_headers(self.store, ref.path, group, pages, crcs):
+            what = f"headers of pages of row group {number} are not those of their values"
+            self._tell(placed, what, _OTHERS)
+            return False
+        return True
+
+    def _crcs(self, spec: SiteSpec, ref: ShardRef, chunk: ChunkRef) -> list[int]:
+        """Return the checksums of the pages of a chunk."""
+        index = self._index_bytes(spec, ref, chunk)
+        return [*map(crc32, index), *(chunk.tile_crcs or (chunk.value_crc,))]
 
     def _chunk(
         self,
@@ -130,18 +156,20 @@ class ShardCheck:
         whole = crcs.rows == chunk.value_crc and tuple(crcs.tiles) == chunk.tile_crcs
         if not whole:
             self._tell(placed, f"{what}: the checksum of their values is not the recorded one")
-        return whole
+        return whole and wrong is None
 
     def _index_columns(self, spec: SiteSpec, placed: PlacedShard, chunk: ChunkRef) -> Columns:
-        names = index_columns(spec)
+        raw = self._index_bytes(spec, placed.ref, chunk)
+        self.found.count("bytes", sum(map(len, raw)))
+        pairs = zip(index_columns(spec), raw, strict=True)
+        return {name: np.frombuffer(data, INDEX_TYPES[name]) for name, data in pairs}
+
+    def _index_bytes(self, spec: SiteSpec, ref: ShardRef, chunk: ChunkRef) -> Sequence[bytes]:
         ranges = [
             (at, at + chunk.rows * INDEX_TYPES[name].itemsize)
-            for name, at in zip(names, chunk.index_offsets, strict=True)
+            for name, at in zip(index_columns(spec), chunk.index_offsets, strict=True)
         ]
-        raw = self.store.get_ranges(placed.ref.path, ranges)
-        self.found.count("bytes", sum(map(len, raw)))
-        pairs = zip(names, raw, strict=True)
-        return {name: np.frombuffer(data, INDEX_TYPES[name]) for name, data in pairs}
+        return self.store.get_ranges(ref.path, ranges)
 
     def _wrong_index(
         self, spec: SiteSpec, chunk: ChunkRef, columns: Columns, *, row: int
@@ -181,9 +209,18 @@ class ShardCheck:
             self._tell_statistics(placed, str(exc).removesuffix("."))
         return None
 
-    def _compare(self, placed: PlacedShard, statistics: StatisticsCheck) -> None:
+    def _compare(
+        self, spec: SiteSpec, placed: PlacedShard, statistics: StatisticsCheck | None
+    ) -> None:
+        """Check statistics; None: of damaged values they cannot be right."""
         self.found.count("statistics")
-        for difference in statistics.differences():
+        found = [] if statistics is None else list(statistics.differences())
+        try:
+            if not found and placed.ref.stats is not None:
+                found += file_differences(self.store, spec, placed.ref.stats)
+        except StorageError as exc:
+            found.append(str(exc).removesuffix("."))
+        for difference in found:
             self._tell_statistics(placed, difference)
 
     def _tell_statistics(self, placed: PlacedShard, what: str) -> None:
@@ -240,9 +277,9 @@ def _pages(spec: SiteSpec, ref: ShardRef, chunk: ChunkRef) -> Iterator[Page]:
     """Yield where the pages of a chunk end, as the log says."""
     names = index_columns(spec)
     for number, (name, at) in enumerate(zip(names, chunk.index_offsets, strict=True)):
-        yield Page(number, at + chunk.rows * INDEX_TYPES[name].itemsize)
+        yield Page(number, at, at + chunk.rows * INDEX_TYPES[name].itemsize)
     for number, (start, size) in enumerate(_places(spec, ref, chunk), len(names)):
-        yield Page(number, start + _units(chunk) * size)
+        yield Page(number, start, start + _units(chunk) * size)
 
 
 def _pieces(spec: SiteSpec, ref: ShardRef, chunk: ChunkRef) -> Iterator[list[tuple[int, int]]]:

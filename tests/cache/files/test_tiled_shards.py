@@ -12,6 +12,7 @@ from counting_store import CountingStore
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lazycache.cache.files import fetched_shards
 from lazycache.cache.selecting.plan import build
 from lazycache.catalog.placing import check_shard
 from lazycache.errors import CorruptShardError
@@ -87,6 +88,19 @@ def test_any_layouts_read_as_rows(mixed, place, units, rows, check, max_gap, blo
     assert same_bits(found, expected)
     told = (cost.requests, cost.rows, cost.nbytes)
     assert told == (reader.io.requests, reader.io.rows, reader.io.bytes)
+
+
+def test_scattered_rows_of_tiles_are_held_within_the_bound(tmp_path, monkeypatch):
+    """What is fetched between rows of a tile counts too: large shards are read one by one."""
+    monkeypatch.setattr(fetched_shards, "FETCHED_BYTES", 100_000)
+    rows = torch.arange(4000 * 768).to(torch.int16).view(4000, 768)
+    dataset = Dataset(CountingStore(LocalStore(tmp_path, create=True), latency=0.03))
+    dataset.commit([(0, 4000)], {"a": rows}, tile=64, chunk_rows=1000, shard_rows=1000)
+    for step, at_once in [(500, 1), (1000, 4)]:  # 64,000 bytes of each of 4 shards, and 2
+        dataset.store.reset()
+        few = np.arange(0, 4000, step)
+        assert same_bits(dataset.reader().take("a", few, units=(130,)), rows[few, 130])
+        assert (dataset.store.requests, dataset.store.in_flight_max) == (4, at_once)
 
 
 def test_a_unit_takes_a_tile_of_each_chunk(tmp_path):

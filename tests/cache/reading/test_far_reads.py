@@ -187,6 +187,20 @@ def test_a_shard_that_was_repaired_is_read_anew(tmp_path, monkeypatch):
     assert same_bits(dataset.cache()["s"].rows[:].load(), values)
 
 
+def test_widths_that_were_repaired_are_read_anew(tmp_path, monkeypatch):
+    """Widths of ragged rows that do not add up are not kept either."""
+    monkeypatch.setenv("LAZYCACHE_CACHE_DIR", str(tmp_path / "blocks"))
+    dataset, rows = far(tmp_path / "d"), [torch.full((2, 3), float(i)) for i in range(40)]
+    dataset.commit([(0, 40)], {"ragged": rows})
+    ref = dataset.snapshot.shards("ragged")[0].ref
+    good = dataset.store.get(ref.path)
+    dataset.store.put(ref.path, bytes(len(good)))
+    with pytest.raises(CorruptShardError, match="do not add up"):
+        dataset.cache()["ragged"][0].load()
+    dataset.store.put(ref.path, good)
+    assert same_bits(dataset.cache()["ragged"][0].load()[:, 7], rows[7])
+
+
 def test_what_is_told_of_a_read_bounds_it(tmp_path):
     """With a block cache a cost is a bound: blocks around what is wanted come with it."""
     saved(tmp_path / "d")
