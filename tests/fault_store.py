@@ -2,8 +2,8 @@
 
 Each call draws what happens to it. What the caller hears is what a store in the distance would
 say: an error before anything happened, an error after everything did (a lost answer), an answer
-that ends early, a request that is carried out twice, one that takes long. All of them pass: a server that has
-a bad hour, not a lost disk.
+that ends early, a request that is carried out twice, one that takes long. All of them pass: a
+server that has a bad hour, not a lost disk.
 """
 
 import errno
