@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
@@ -62,7 +63,8 @@ class Race:
             begin.set()
 
     def kill(self, i):
-        os.kill(self.writers[i].pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it was faster
+            os.kill(self.writers[i].pid, signal.SIGKILL)
 
     def end(self):
         """Wait for all; the ones that were not killed must have succeeded."""
@@ -132,11 +134,11 @@ def test_kill_minus_nine_of_half_the_writers(processes, tmp_path, links, seed):
     chance = random.Random(seed)
     there.start()
     for i in chance.sample(range(WRITERS), WRITERS // 2):
-        time.sleep(chance.uniform(0, 0.15))
+        time.sleep(chance.uniform(0, 0.06))
         there.kill(i)
     codes = there.end()
     commits, told = check(there)
-    assert codes.count(0) >= WRITERS // 2
+    assert WRITERS // 2 <= codes.count(0) < WRITERS, "somebody was killed while it wrote"
     assert len(told) >= 60 * codes.count(0)
     # at most one more commit per killed writer arrived without its acknowledgement
     unheard = [commit for commit in commits if commit.txn and commit.txn not in told]

@@ -116,8 +116,9 @@ def test_brackets_in_an_address_are_text(folder, tmp_path, dataset):
 
 def test_counts_of_one_have_no_plural(tmp_path):
     """`info` says 1 commit and 1 site."""
-    with lc.capture(torch.nn.Sequential(torch.nn.Embedding(9, 2)), tmp_path / "a", "0") as capture:
-        capture._model(torch.tensor([[1]]))
+    model = torch.nn.Sequential(torch.nn.Embedding(9, 2))
+    with lc.capture(model, tmp_path / "a", "0"):
+        model(torch.tensor([[1]]))
     out = run("info", tmp_path / "a")
     assert "1 token of 1 example × 1 site = 8 B in 1 commit (version 1, " in out
 

@@ -59,8 +59,9 @@ def test_an_interrupted_demo_is_completed(dataset, minilm, tmp_path, capsys):
 
 
 def _plain(url, minilm):
-    with lc.capture(torch.nn.Sequential(torch.nn.Embedding(9, 2)), url, "0") as run:
-        run._model(torch.tensor([[1]]))
+    model = torch.nn.Sequential(torch.nn.Embedding(9, 2))
+    with lc.capture(model, url, "0"):
+        model(torch.tensor([[1]]))
 
 
 def _other_text(url, minilm):
