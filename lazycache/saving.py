@@ -38,7 +38,7 @@ from lazycache.storage.store import Store
 from lazycache.types import Commit, EntryRef
 from lazycache.writer.entry_files import EntryFiles, Value
 
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTSUP}
 
 
 def save(
@@ -81,14 +81,16 @@ def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
     files = EntryFiles(sites.store)
     try:
         commit = _commit(files.write(encoded))
-    except (StorageError, NotImplementedError) as exc:
+    except StorageError as exc:
         files.delete()
         raise _told(exc, sites) from exc
     except BaseException:
         files.delete()
         raise
     try:
-        written = CommitLog(sites.store).append(commit, base=sites.version, validate=None)
+        written = CommitLog(sites.store).append(
+            commit, base=sites.version, validate=None, dataset=sites.snapshot.identity
+        )
     except BaseException:
         if not _may_be_named(sites.store, [commit]):
             files.delete()
@@ -184,10 +186,9 @@ def _commit(entries: Sequence[EntryRef]) -> Commit:
     )
 
 
-def _told(exc: Exception, sites: StoredSites) -> Exception:
+def _told(exc: StorageError, sites: StoredSites) -> LazycacheError:
     """Return what is told of a store that takes no files."""
-    # file systems of fsspec that only read do not implement writing: http
-    if isinstance(exc, NotImplementedError) or getattr(exc, "errno", None) in _DENIED:
+    if exc.errno in _DENIED:
         return ReadOnlyError(
             f"{sites.url} cannot be written to ({exc}). Save the cache to another address: "
             "cache.save(url)."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from lazycache.care.checked_files import CheckedFile, needed_files
 from lazycache.catalog import checkpoints, records
-from lazycache.catalog.identity import encode_identity, foreign_files, read_identity
+from lazycache.catalog.identity import encode_identity, read_identity, refuse_foreign
 from lazycache.errors import (
     CorruptShardError,
     DatasetExistsError,
@@ -139,11 +139,7 @@ def is_there(identity: Identity, target: Store, *, resume: bool) -> bool:
     try:
         there = read_identity(target)
     except DatasetNotFoundError:
-        if foreign := foreign_files(target):
-            raise DatasetExistsError(
-                f"{target.url} holds files that are no lazycache dataset ({foreign}): choose a new "
-                "or empty folder."
-            ) from None
+        refuse_foreign(target)
         return False
     if there.uuid != identity.uuid:
         raise DatasetExistsError(

@@ -108,6 +108,15 @@ def _check_empty(store: Store) -> None:
         )
 
 
+def refuse_foreign(store: Store) -> None:
+    """Raise `DatasetExistsError` if a place that is no dataset holds files of somebody else."""
+    if foreign := foreign_files(store):
+        raise DatasetExistsError(
+            f"{store.url} holds files that are no lazycache dataset ({foreign}): choose a new or "
+            "empty folder."
+        )
+
+
 def foreign_files(store: Store) -> str:
     """Name a few of the files of a place that are of no dataset; empty if there are none.
 

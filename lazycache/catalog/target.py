@@ -10,6 +10,7 @@ from lazycache.catalog.identity import (
     foreign_files,
     has_card,
     read_identity,
+    refuse_foreign,
 )
 from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.snapshot import Snapshot
@@ -61,11 +62,7 @@ def find_target(store: Store, *, resume: bool, overwrite: bool) -> Target:
     try:
         identity = read_identity(store)
     except DatasetNotFoundError:
-        if foreign := foreign_files(store):
-            raise DatasetExistsError(
-                f"{store.url} holds files that are no lazycache dataset ({foreign}): "
-                "choose a new or empty folder."
-            ) from None
+        refuse_foreign(store)
         return Target(None, replace=False, resume=resume)
     if overwrite:
         _check_own(store)

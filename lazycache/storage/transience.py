@@ -71,13 +71,14 @@ _BASES = (
 
 
 def driver_errors() -> tuple[type[BaseException], ...]:
-    """Return what the drivers that are loaded raise besides `OSError`.
+    """Return what the drivers that are loaded raise: `OSError`, their own, and what they lack.
 
     Example:
         >>> OSError in driver_errors()
         True
     """
-    found: list[type[BaseException]] = [OSError]
+    # file systems that only read do not implement writing
+    found: list[type[BaseException]] = [OSError, NotImplementedError]
     for module, name in _BASES:
         kind = getattr(sys.modules.get(module), name, None)
         if isinstance(kind, type) and issubclass(kind, Exception):
@@ -128,7 +129,7 @@ def _number_of_one(exc: BaseException) -> int | None:
         return errno.ETIMEDOUT
     if isinstance(exc, PermissionError):
         return errno.EACCES
-    return None
+    return errno.ENOTSUP if isinstance(exc, NotImplementedError) else None
 
 
 def _is_lost_connection(exc: BaseException) -> bool:

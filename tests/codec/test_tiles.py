@@ -17,10 +17,7 @@ from lazycache.codec.shard import ShardEncoder
 from lazycache.codec.spec import spec_of
 from lazycache.codec.tiles import cut_rows, fitting_tile, join_tiles, tile_of
 from lazycache.errors import CaptureError
-from lazycache.storage.local_store import LocalStore
 from lazycache.types import SiteSpec
-from lazycache.writer.tile_shards import RowChunk
-from lazycache.writer.tile_shards import write_shard as write_chunks
 
 CASES = {  # rows, shape of a row, dtype, units of a tile, rows of a chunk
     "no rows": (0, (8,), torch.float32, 4, 5),
@@ -123,49 +120,6 @@ def test_rows_that_cannot_be_cut_stay_whole():
     assert fitting_tile(wide, 3) == 3
     with pytest.raises(CaptureError, match=r"8,193 units would be 8,193 tiles.*'tile:3' or more"):
         fitting_tile(wide, 1)
-
-
-class Breaks:
-    """An upload that fails at its second write, and says how it ended."""
-
-    def __init__(self):
-        self.writes, self.ended = 0, []
-
-    def write(self, _):
-        self.writes += 1
-        if self.writes == 2:
-            raise OSError("full")
-
-    def finish(self):
-        self.ended.append("finish")
-
-    def abort(self):
-        self.ended.append("abort")
-
-
-def test_chunks_become_a_shard_of_either_layout(tmp_path):
-    """One function writes rows or tiles through an upload: the encoder's file, byte for byte.
-
-    After an error, or without rows, there is no file.
-    """
-    values, store = random_tensor(50, (6,), torch.float32), LocalStore(tmp_path, create=True)
-    spec, index = spec_of("site", "tokens", values), index_columns(50)
-    chunks = [
-        RowChunk([as_bytes(values[a : a + 20])], {k: v[a : a + 20] for k, v in index.items()})
-        for a in range(0, 50, 20)
-    ]
-    for tile in (None, 4):
-        done = write_chunks(spec, chunks, upload=store.create(f"{tile}.bin"), tile=tile)
-        expected = write_shard(tmp_path / "s.parquet", values, chunk_rows=20, tile=tile)
-        assert (done.chunks, done.rows, done.tile) == (expected, 50, tile)
-        assert store.get(f"{tile}.bin") == (tmp_path / "s.parquet").read_bytes()
-        assert done.length == store.size(f"{tile}.bin")
-    assert write_chunks(spec, [], upload=store.create("no.bin"), tile=4).rows == 0
-    broken = Breaks()
-    with pytest.raises(OSError, match="full"):
-        write_chunks(spec, chunks, upload=broken, tile=4)
-    assert broken.ended == ["abort"]
-    assert sorted(info.path for info in store.list("")) == ["4.bin", "None.bin", "s.parquet"]
 
 
 def test_an_encoder_of_tiles_holds_no_values_back():

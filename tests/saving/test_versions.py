@@ -1,5 +1,6 @@
 """Storing values beside sites, older versions, newer ones."""
 
+import errno
 import os
 
 import pytest
@@ -118,9 +119,10 @@ def test_a_place_that_only_reads_is_told(tmp_path, monkeypatch, why):
     cache = lc.open(tmp_path)
     cache["b"] = torch.ones(1)
     if why == "server":
+        from lazycache.errors import StorageError
 
         def refuse(*_):
-            raise NotImplementedError("HTTP")
+            raise StorageError(errno.ENOTSUP, "Could not create: not implemented.")
 
         monkeypatch.setattr(type(cache.store), "create", refuse)
     elif os.geteuid() == 0:

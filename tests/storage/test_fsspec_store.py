@@ -1,5 +1,6 @@
 """Stores over fsspec: what the contract does not ask of every store."""
 
+import errno
 import threading
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -220,3 +221,17 @@ def test_a_driver_that_asks_in_turn_is_asked_from_threads(tmp_path):
     store = FsspecStore(f"inturn://{tmp_path}", storage_options={})
     ranges = [(10 * i, 10 * i + 10) for i in range(8)]
     assert store.get_ranges("a", ranges) == [bytes(range(a, b)) for a, b in ranges]
+
+
+def test_a_file_system_that_only_reads_is_an_error_of_the_store(monkeypatch):
+    """What a driver does not implement is told as a `StorageError`, whoever writes."""
+    store = FsspecStore("memory://reads-only", storage_options={})
+
+    def lacking(*_, **__):
+        raise NotImplementedError("writing")
+
+    monkeypatch.setattr(store._fs, "pipe_file", lacking)
+    for write in (store.put, store.put_if_absent):
+        with pytest.raises(StorageError, match="writing") as caught:
+            write("a", b"x")
+        assert caught.value.errno == errno.ENOTSUP
