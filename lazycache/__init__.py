@@ -122,3 +122,4 @@ def _later(home: str, name: str) -> Callable[..., Any]:
 FRONT_DOOR.save = _later("lazycache.saving", "save")
 FRONT_DOOR.persist = _later("lazycache.saving", "persist")
 FRONT_DOOR.reopen = _later("lazycache.opening", "reopen")
+FRONT_DOOR.loader = _later("lazycache.feed.loading", "loader")

@@ -20,6 +20,7 @@ from lazycache.mapping.comparing import Comparing
 from lazycache.mapping.describing import Describing
 from lazycache.mapping.equality import same_entry
 from lazycache.mapping.estimating import Estimating
+from lazycache.mapping.feeding import Feeding
 from lazycache.mapping.finding import Finding
 from lazycache.mapping.memory_sizes import MemorySizes
 from lazycache.mapping.persistence import Persistence
@@ -36,6 +37,7 @@ class ActivationCache(
     MemorySizes,
     Persistence,
     Finding,
+    Feeding,
     Comparing,
     Describing,
     Attending,

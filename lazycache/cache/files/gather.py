@@ -18,7 +18,8 @@ from lazycache.errors import MemoryBudgetError
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _WIDE = {8: "<i8", 16: "<c16"}
-_SHARED_BYTES = 2 << 20
+_SHARED_BYTES = 16 << 20
+"""Below this a second thread costs more than it gains."""
 _HUGE_BYTES = 1 << 22
 
 
@@ -75,31 +76,43 @@ class _Memory:
 
 
 def gather_rows(
-    addresses: np.ndarray, *, row_bytes: int, itemsize: int, units: Units, out: np.ndarray
-) -> None:
-    """Copy the units of rows that begin at memory addresses to `out`: uint8[n * bytes of units].
+    addresses: np.ndarray,
+    *,
+    row_bytes: int,
+    itemsize: int,
+    units: Units,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Copy the units of rows that begin at memory addresses: uint8[n * bytes of units].
 
     The rows may lie in any number of maps, whose bytes the caller has checked and keeps alive.
     Every row begins at a multiple of a `slot` from every other, across chunks and files (chunks are
     aligned, maps begin at pages): so all of them are elements of one array of overlapping rows, and
     one indexed copy gathers them in the order asked for, whatever they belong to.
 
-    Cost: one copy; a large one is shared with a second thread.
+    Cost: one copy, to `out` or to new memory, by numpy without Python's lock; a very large one is
+    shared with a second thread. To an `out` of rows that are no words, a second copy.
     """
     low = int(addresses.min())
     if units.is_run:
         size, start, stride = units.count * itemsize, units.start * itemsize, _slot(row_bytes)
-        index = (addresses - low) // stride
+        # a shift: dividing costs five times as much
+        index = (addresses - low) >> (stride.bit_length() - 1)
         word = math.gcd(16, size, stride, low + start)
         if word in _WIDE and len(index) * size >= _SHARED_BYTES:
-            _gather_shared(index, low + start, stride=stride, word=word, out=out)
-            return
+            raw = np.empty(len(index) * size, dtype=np.uint8) if out is None else out
+            _gather_shared(index, low + start, stride=stride, word=word, out=raw)
+            return raw
     else:
         size, start, stride = itemsize, 0, itemsize
-        index = ((addresses - low) // itemsize)[:, None] + places_of(units)
+        index = ((addresses - low) >> (stride.bit_length() - 1))[:, None] + places_of(units)
     kind = f"<u{size}" if size in _WORDS else f"|V{size}"
     memory = _Memory(low + start, count=int(index.max()) + 1, stride=stride, kind=kind)
-    out.view(kind).reshape(index.shape)[...] = np.asarray(memory)[index]
+    found: np.ndarray = np.asarray(memory)[index].reshape(-1).view(np.uint8)
+    if out is None:
+        return found
+    out[...] = found
+    return out
 
 
 def _gather_shared(
@@ -116,13 +129,16 @@ def _gather_shared(
     words = torch.from_numpy(np.asarray(memory))
     rows = words.as_strided((last + 1, size // word), (stride // word, 1))
     into = torch.from_numpy(out).view(words.dtype).view(len(index), size // word)
-    chosen, step = torch.from_numpy(index), max(1, (PIECE_VALUES - 1) * word // size)
+    step = max(1, (PIECE_VALUES - 1) * word // size)
+    # cut all at once: to slice one by one costs a quarter of the copy
+    parts = (torch.split(one, step) for one in (torch.from_numpy(index), into))
+    pieces = list(zip(*parts, strict=True))
 
-    def copy(first: int) -> None:
-        piece = slice(first, first + step)
-        torch.index_select(rows, 0, chosen[piece], out=into[piece])
+    def copy(piece: tuple[torch.Tensor, torch.Tensor]) -> None:
+        chosen, part = piece
+        torch.index_select(rows, 0, chosen, out=part)
 
-    share(copy, range(0, len(index), step))
+    share(copy, pieces)
 
 
 def _slot(row_bytes: int) -> int:

@@ -10,14 +10,20 @@ import torch
 from lazycache.cache.files.gather import as_tensor, gather_rows, rows_view, words_of
 from lazycache.cache.files.maps import MapCache, MappedShard
 from lazycache.cache.files.parallel import ordered, threads
-from lazycache.cache.files.readahead import read_ahead
+from lazycache.cache.files.readahead import (
+    SAMPLED,
+    is_resident,
+    read_ahead,
+    read_ahead_ranges,
+)
 from lazycache.cache.files.shards import verify
 from lazycache.cache.selecting.plan import SitePlan, Span, blocks, count_ranges
 from lazycache.cache.selecting.units import Units
 from lazycache.types import IoCounters
 
-COPIED_BYTES = 64 << 10
-"""Loads below this are copied: cheaper than a map, of which a process may have 65,530 only."""
+COPIED_BYTES = 256 << 10
+"""Loads below this are copied: half the price of a map, whose pages fault when they are read, and
+of which a process may have 65,530 only."""
 
 
 class MappedShards:
@@ -60,6 +66,20 @@ class MappedShards:
         self._count(plan, units, requests=1, rows=span.rows)
         values = torch.from_numpy(raw).view(plan.dtype.torch)
         return _rows(values, plan, span, units=units, offset=0)
+
+    def will_need(self, plan: SitePlan, rows: Sequence[tuple[int, int]]) -> None:
+        """Have rows of the plan read from the disk, (first, stop) each; waits for nothing."""
+        few = rows[:: max(1, len(rows) // SAMPLED)]
+        if len(few) < len(rows) and is_resident(self._ranges(plan, few)):
+            return
+        read_ahead_ranges(self._ranges(plan, rows))
+
+    def _ranges(self, plan: SitePlan, rows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return addresses and bytes of rows in the maps."""
+        spans = [span for first, stop in rows for span in plan.spans(first, stop)]
+        bases = {i: self.open(plan, i).raw.ctypes.data for i in {span.shard for span in spans}}
+        size = plan.spec.row_bytes
+        return [(bases[span.shard] + span.offset, span.rows * size) for span in spans]
 
     def copy(
         self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
@@ -106,13 +126,22 @@ class MappedShards:
 
     def _gathered(self, plan: SitePlan, addresses: np.ndarray, *, units: Units) -> np.ndarray:
         """Copy rows from memory: uint8[n * bytes of the units]; no more resident than may be."""
-        size, residency = units.count * plan.dtype.itemsize, self._maps.residency
+        residency, row_bytes, itemsize = (
+            self._maps.residency,
+            plan.spec.row_bytes,
+            plan.dtype.itemsize,
+        )
+        at_once, size = residency.ranges_at_once(), units.count * itemsize
+        if len(addresses) <= at_once:
+            raw = gather_rows(addresses, row_bytes=row_bytes, itemsize=itemsize, units=units)
+            residency.touched(0, ranges=len(addresses))
+            return raw
         raw = np.empty(len(addresses) * size, dtype=np.uint8)
-        for start, stop in blocks(len(addresses), size=residency.ranges_at_once()):
+        for start, stop in blocks(len(addresses), size=at_once):
             gather_rows(
                 addresses[start:stop],
-                row_bytes=plan.spec.row_bytes,
-                itemsize=plan.dtype.itemsize,
+                row_bytes=row_bytes,
+                itemsize=itemsize,
                 units=units,
                 out=raw[start * size : stop * size],
             )

@@ -34,6 +34,13 @@ def read_ahead(addresses: np.ndarray, *, row_bytes: int) -> None:
         LIBC.advise(address, row_bytes, _WILL_NEED)
 
 
+def is_resident(ranges: Sequence[tuple[int, int]]) -> bool:
+    """Whether the ends of ranges of memory maps, (address, bytes) each, are in the page cache."""
+    if LIBC is None or _WILL_NEED is None:
+        return True
+    return all(LIBC.is_resident(address + size - 1) for address, size in ranges)
+
+
 def read_ahead_ranges(ranges: Sequence[tuple[int, int]]) -> None:
     """Have ranges of memory maps read, (address, bytes) each, that are far from each other.
 

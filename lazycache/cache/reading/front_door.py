@@ -20,6 +20,8 @@ class FrontDoor:
     """`saving.persist`: add values in memory to the dataset behind a cache."""
     reopen: Callable[..., Any]
     """`opening.reopen`: the sites at an address."""
+    loader: Callable[..., Any]
+    """`feed.loading.loader`: batches of rows for training."""
 
 
 FRONT_DOOR = FrontDoor()

@@ -7,7 +7,7 @@ example or a position is, is told by `examples.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -159,7 +159,7 @@ class Reader:
     ) -> torch.Tensor:
         """Return absolute rows `start` to `stop`.
 
-        Cost: 64 KiB or more of one chunk of a local shard, and at least half of each row, are not
+        Cost: 256 KiB or more of one chunk of a local shard, and at least half of each row, are not
         copied: a private, writable map of just these rows, whose changes reach neither the file
         nor other reads. Otherwise one allocation and one copy.
 
@@ -224,6 +224,21 @@ class Reader:
             for part, i in new
         )
         return found + Tally(once=frozenset(checks))
+
+    def is_near(self, site: str) -> bool:
+        """Whether a site's shards are files of this machine. Reads nothing."""
+        return self._is_local(self._open_plan(site))
+
+    def will_need(self, site: str, spans: Sequence[tuple[int, int]]) -> None:
+        """Have rows read from the disk, (first, stop) each, while the caller does other things.
+
+        Rows that a site does not have, and sites that are elsewhere or in tiles, are passed over.
+
+        Cost: some ten microseconds where the rows are in the page cache.
+        """
+        plan = self._open_plan(site)
+        if self._is_local(plan) and not plan.tilings:
+            self._mapped.will_need(plan, spans)
 
     def widths(self, site: str, rows: np.ndarray) -> np.ndarray:
         """Return the width of each row of a ragged site: int64[n].

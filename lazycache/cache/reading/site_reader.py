@@ -5,7 +5,7 @@ What is computed has the surface of what is read, so that lazy tensors and SQL n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,6 +129,16 @@ class SiteReader(Reader):
         lacks = self._matrices.lacks(ref, torch.float64 if wide else torch.float32)
         once = [Once((id(self), ref.path), requests=1, nbytes=lacks)] if lacks else []
         return super().cost(one.source, rows, units=units) + Tally(once=frozenset(once))
+
+    def is_near(self, site: str) -> bool:
+        """Whether shards are files of this machine: those that a computed site is computed from."""
+        one = self.computed.get(site)
+        return super().is_near(site if one is None else one.source)
+
+    def will_need(self, site: str, spans: Sequence[tuple[int, int]]) -> None:
+        """Have rows read from the disk; of a computed site those it is computed from."""
+        one = self.computed.get(site)
+        super().will_need(site if one is None else one.source, spans)
 
     def statistics(self, site: str) -> StoredStatistics | None:
         """Return what is stored of the rows of a site; None of a computed one."""

@@ -114,8 +114,7 @@ class SitePlan:
         """Return for each row whether the site has it: bool[n]."""
         if not self.starts.size:
             return np.zeros(rows.shape, dtype=np.bool_)
-        chunk, place = self._find(rows)
-        return self._holds(chunk, place)
+        return self._find(rows)[2]
 
     def locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the chunk of each row and the byte offset of its values in the chunk's shard.
@@ -135,20 +134,19 @@ class SitePlan:
         """
         if not self.starts.size and rows.size:
             raise self.missing(int(rows[0]))
-        chunk, place = self._find(rows)
-        holds = self._holds(chunk, place)
+        chunk, place, holds = self._find(rows)
         if not holds.all():
             raise self.missing(int(rows[~holds][0]))
         return chunk, place
 
-    def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the chunk each row can only be in, and its place there (which may be outside).
+    def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the chunk each row can only be in, its place there, and whether that is inside.
 
         A table gives the chunk, nearly always: six times faster than a binary search per row, which
         is left for irregular chunks and holes.
         """
         if not self.starts.size:
-            return rows.copy(), rows.copy()
+            return rows.copy(), rows.copy(), np.zeros(rows.shape, dtype=np.bool_)
         chunk = self.table.take((rows - self.starts[0]) >> self.shift, mode="clip")
         place = rows - self.starts.take(chunk)
         holds = self._holds(chunk, place)
@@ -157,7 +155,8 @@ class SitePlan:
             found = np.searchsorted(self.starts, rows[rest], side="right") - 1
             chunk[rest] = np.maximum(found, 0)
             place[rest] = rows[rest] - self.starts.take(chunk[rest])
-        return chunk, place
+            holds[rest] = self._holds(chunk[rest], place[rest])
+        return chunk, place, holds
 
     def _holds(self, chunk: np.ndarray, place: np.ndarray) -> np.ndarray:
         # as unsigned numbers, places before the chunk are beyond its end: one comparison for both

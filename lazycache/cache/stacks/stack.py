@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from lazycache.cache.memory.feeding import Feeding
 from lazycache.cache.memory.loading import as_numpy
 from lazycache.cache.memory.loads import CHUNK_BYTES
 from lazycache.cache.stacks.stack_index import parted
@@ -19,7 +20,7 @@ from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.errors import SelectionError
 
 
-class LazyStack(StackReductions, StackOperators):
+class LazyStack(Feeding, StackReductions, StackOperators):
     """Tensors of one shape and of the same rows, one behind the other in a new first dimension.
 
     What `cache.stack("resid_out_*")` gives. It is indexed as a torch tensor; layers also by name,

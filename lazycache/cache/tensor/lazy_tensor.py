@@ -20,6 +20,7 @@ from lazycache.cache.computing.picked_reader import picked
 from lazycache.cache.computing.torch_names import TorchNames
 from lazycache.cache.files.gather import empty
 from lazycache.cache.memory.calls import one_call
+from lazycache.cache.memory.feeding import Feeding
 from lazycache.cache.memory.lazy_base import LazyBase
 from lazycache.cache.memory.loading import in_memory
 from lazycache.cache.memory.loads import Loads
@@ -39,7 +40,7 @@ CONVERTED_ROWS = 4096
 """Rows that are held in both dtypes at a time while values are converted."""
 
 
-class LazyTensor(Loads, Reductions, RowOperators, RowQueries, TorchNames, LazyBase):
+class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchNames, LazyBase):
     """A tensor of a dataset, not in memory: (examples, positions, *row), or (examples, *row).
 
     Index it as a torch tensor: integers, slices (their steps may be negative, as numpy's), `...`,

@@ -15,6 +15,7 @@ import torch
 
 from lazycache.cache.computing.operators import Operators
 from lazycache.cache.computing.torch_names import TorchNames
+from lazycache.cache.memory.feeding import Feeding
 from lazycache.cache.memory.lazy_base import LazyBase
 from lazycache.cache.memory.loading import Side, as_numpy, check_fill, check_side, in_memory
 from lazycache.cache.memory.ragged_loading import each, extents, stacked
@@ -26,7 +27,7 @@ from lazycache.cache.tensor.ragged_reductions import RaggedReductions
 from lazycache.errors import SelectionError
 
 
-class RaggedTensor(RaggedReductions, Operators, RaggedRowQueries, TorchNames, LazyBase):
+class RaggedTensor(Feeding, RaggedReductions, Operators, RaggedRowQueries, TorchNames, LazyBase):
     """A site whose rows differ in width, not in memory: (examples, heads, query, key).
 
     `x[3]` is one example, a tensor [heads, query, key]; `x[3, 0]` its first head. Queries are the

@@ -20,7 +20,7 @@ def test_rows_of_several_maps_come_in_the_order_asked_for(width):
     starts = [-int(part.ctypes.data) % 64 for part in memory]
     for part, start, values in zip(memory, starts, maps, strict=True):
         part[start : start + values.nbytes] = values.reshape(-1).view(np.uint8)
-    for count in (1, 7, 9000):
+    for count in (1, 7, 12_000):
         owner = generator.integers(0, 2, count)
         rows = generator.integers(0, 5000, count)
         bases = np.array([part.ctypes.data + s for part, s in zip(memory, starts, strict=True)])

@@ -15,7 +15,7 @@ from lazycache.errors import CorruptShardError
 from lazycache.storage.open_store import open_store
 
 ROWS = 60
-WIDTH = 1 << 14
+WIDTH = 1 << 16
 """Units of a row: in float32 one row is as large as the least load that is not copied."""
 
 

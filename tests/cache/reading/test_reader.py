@@ -98,8 +98,8 @@ def test_slices_over_chunks_and_shards(dataset: Dataset, units: tuple) -> None:
         assert same_bits(found, values[start:stop][(slice(None), *units)])
 
 
-WIDE = 1 << 12
-"""Units of a row of 16 KiB: four of them are as large as the least load that is not copied."""
+WIDE = 1 << 14
+"""Units of a row of 64 KiB: four of them are as large as the least load that is not copied."""
 
 
 def lines_of(path: Path) -> list[str]:
@@ -107,7 +107,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def test_a_slice_of_one_chunk_is_the_file_itself(tmp_path) -> None:
-    """From 64 KiB on nothing is copied: the tensor's memory is pages of the file, just its own."""
+    """From 256 KiB on nothing is copied: the tensor's memory is pages of the file, just its own."""
     dataset = local(tmp_path)
     values = counting(20, WIDE)
     dataset.commit([(0, 20)], {"s": values}, chunk_rows=20, shard_rows=20)

@@ -190,9 +190,9 @@ def test_a_view_reads_its_own_rows_and_units_only() -> None:
 
 
 def test_one_example_is_a_view_of_the_file(tmp_path) -> None:
-    """An example of 64 KiB in one chunk is not copied, and writing to it changes no file."""
+    """An example of 256 KiB in one chunk is not copied, and writing to it changes no file."""
     dataset = Dataset(open_store(str(tmp_path / "d"), create=True, storage_options=None))
-    values = counting(6, 4096)
+    values = counting(6, 16_384)
     dataset.commit([(0, 2), (1, 4)], {"s": values}, chunk_rows=6)
     x = dataset.cache()["s"]
     before = Path("/proc/self/maps").read_text().count("/data/s/")
