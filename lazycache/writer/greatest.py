@@ -2,7 +2,8 @@
 
 The 32 greatest values of a chunk lie in the 32 groups of rows with the greatest maxima; of equal
 ones, in the first. So whatever the order of the values, few of them are looked at, and of units
-that had greater ones before, next to none.
+that had greater ones before, next to none: of zones that have none of the greatest, not even the
+maxima of groups.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lazycache.codec.statistics import TOP_ROWS
+from lazycache.codec.statistics import TOP_ROWS, ZONE_ROWS
 from lazycache.writer.numbers import Numbers
 from lazycache.writer.tiles import GROUP_ROWS, parts_of
 
 _VALUES = 1 << 15  # that are looked at at once, so that they stay in the processor's cache
 _FEW = 4  # of so many values one is new: the others are dropped before
+_SPARSE = 4  # of so many zones one is wanted: only their groups are looked at
+_ZONE_GROUPS = ZONE_ROWS // GROUP_ROWS
 _WITHIN = np.arange(GROUP_ROWS, dtype=np.int32)
 
 
@@ -30,7 +33,8 @@ class Greatest:
     Example:
         >>> greatest = Greatest(2, Numbers("float32"))
         >>> rows = np.array([[1, 5], [3, 5], [2, -np.inf]], np.float32)
-        >>> greatest.add([rows], rows.max(axis=0, keepdims=True), row=0)
+        >>> high = rows.max(axis=0, keepdims=True)  # of one group, in one zone
+        >>> greatest.add([rows], high, high, row=0)
         >>> values, rows = greatest.take()
         >>> rows
         array([[ 1,  0],
@@ -47,25 +51,32 @@ class Greatest:
         self._least = self._values[:, 0].copy()  # of those that are kept
         self._seen = 0
 
-    def add(self, runs: Sequence[np.ndarray], maxima: np.ndarray, *, row: int) -> None:
+    def add(
+        self, runs: Sequence[np.ndarray], maxima: np.ndarray, high: np.ndarray, *, row: int
+    ) -> None:
         """Look at the next chunk.
 
         Args:
             runs: Its rows.
             maxima: [groups, units]: the greatest finite value of every `GROUP_ROWS` rows of each
                 run; -Inf where there is none.
+            high: [zones, units]: of every `ZONE_ROWS` rows of each run.
             row: The first row.
 
-        Cost: one look at every maximum, and at 256 values of a unit at most.
+        Cost: one look at the maxima of zones, at those of the groups of zones that may have one of
+        the greatest, and at 256 values of a unit at most.
         """
-        wanted = maxima > self._least
+        wanted = high > self._least
         if self._takes_all:
             wanted[:] = True
         most = min(int(np.count_nonzero(wanted)), TOP_ROWS * len(self._least)) * GROUP_ROWS
         size = -(-len(self._least) // max(1, -(-most // _VALUES)))
+        starts = _group_starts(runs)
         for first in range(0, len(self._least) if most else 0, size):
             units = slice(first, first + size)
-            self._part(runs, wanted[:, units], maxima[:, units], first, row)
+            group, unit = self._groups(wanted[:, units], maxima[:, units], starts, first)
+            if len(group):
+                self._take(runs, group, unit + first, row)
         self._seen += sum(len(run) for run in runs)
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
@@ -82,19 +93,24 @@ class Greatest:
         """Whether even the least integer counts, which is above nothing."""
         return self._values.dtype.kind != "f" and self._seen < TOP_ROWS
 
-    def _part(
-        self,
-        runs: Sequence[np.ndarray],
-        wanted: np.ndarray,
-        maxima: np.ndarray,
-        first: int,
-        row: int,
+    def _groups(
+        self, zones: np.ndarray, maxima: np.ndarray, starts: np.ndarray, first: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return groups of wanted zones that may have one of the greatest, and their units."""
+        least = self._least[first : first + maxima.shape[1]]
+        if _SPARSE * np.count_nonzero(zones) <= zones.size and not self._takes_all:
+            group, unit = _within_zones(zones, maxima, starts, least)
+            if np.bincount(unit, minlength=1).max() <= TOP_ROWS:
+                return group, unit
+        wanted = maxima > least
+        if self._takes_all:
+            wanted[:] = True
+        return _chosen(wanted, maxima)
+
+    def _take(
+        self, runs: Sequence[np.ndarray], group: np.ndarray, unit: np.ndarray, row: int
     ) -> None:
-        """Take the values of wanted groups of some units."""
-        group, unit = _chosen(wanted, maxima)
-        if not len(group):
-            return
-        unit += first
+        """Take the values of some groups."""
         values, rows = self._looked_at(runs, group, unit, row)
         new = np.flatnonzero(values > self._least[unit][:, None])
         if _FEW * len(new) < values.size and not self._takes_all:
@@ -120,7 +136,7 @@ class Greatest:
     def _looked_at(
         self, runs: Sequence[np.ndarray], group: np.ndarray, unit: np.ndarray, row: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return values and rows of groups, which ascend."""
+        """Return values and rows of groups; those of a run come before those of the next."""
         found, start = [], 0
         for run in runs:
             stop = start + parts_of(len(run), GROUP_ROWS)
@@ -182,6 +198,32 @@ def _places(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.cumsum(counts) - counts, counts
     )
     return units + first, line, place
+
+
+def _group_starts(runs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the first group of every zone, and behind them how many groups there are."""
+    starts: list[int] = []
+    groups = 0
+    for run in runs:
+        stop = groups + parts_of(len(run), GROUP_ROWS)
+        starts += range(groups, stop, _ZONE_GROUPS)
+        groups = stop
+    return np.array([*starts, groups])
+
+
+def _within_zones(
+    zones: np.ndarray, maxima: np.ndarray, starts: np.ndarray, least: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups of wanted zones whose maximum is above the least, and their units."""
+    units = zones.shape[1]
+    flat = np.flatnonzero(zones)
+    zone = flat // units  # much faster than divmod
+    unit = flat - zone * units
+    group = starts[zone][:, None] + np.arange(_ZONE_GROUPS)
+    behind = starts[zone + 1][:, None]
+    found = maxima[np.minimum(group, behind - 1), unit[:, None]] > least[unit][:, None]
+    at = np.flatnonzero(found & (group < behind))
+    return group.reshape(-1)[at], unit[at // _ZONE_GROUPS]
 
 
 def _chosen(wanted: np.ndarray, maxima: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -48,15 +48,18 @@ class Numbers:
         """The greatest finite number of floats."""
         self._exact = _exact(self._dtype, self.dtype)
 
-    def of(self, raw: np.ndarray) -> np.ndarray:
+    def of(self, raw: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
         """Return numbers, each finite one exactly; what is not finite is beyond `largest`, or NaN.
 
-        Cost: a pass or a few over values in the cache, into memory that the next call uses again;
-        none where the bytes are the numbers.
+        Args:
+            raw: The values.
+            room: Where they may be put; None: into memory that the next call uses again.
+
+        Cost: a pass or a few over values in the cache; none where the bytes are the numbers.
         """
         if raw.dtype == self.dtype:
             return raw
-        numbers = scratch("numbers", raw.shape, self.dtype)
+        numbers = scratch("numbers", raw.shape, self.dtype) if room is None else room
         if self._dtype.name in _SHIFTS:
             self._shift(raw, numbers)
         else:
@@ -71,7 +74,8 @@ class Numbers:
         """Return numbers as the site's values in new memory; NaN for what is not finite."""
         if not self.is_float:
             return numbers.astype(self.raw)
-        clean = np.where(np.isfinite(numbers), numbers, np.nan)
+        finite = np.isfinite(numbers)
+        clean = numbers if finite.all() else np.where(finite, numbers, np.nan)
         if self._dtype.numpy is not None:
             return clean.astype(self.raw)
         values = torch.from_numpy(clean).to(self._dtype.torch)

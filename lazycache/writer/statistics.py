@@ -96,7 +96,7 @@ class ShardStatistics:
         self._two_steps = zones.wants_two_steps
         self._moments.add(zones)
         if self._greatest is not None and zones.maxima is not None:
-            self._greatest.add(rows, zones.maxima, row=first)
+            self._greatest.add(rows, zones.maxima, zones.high, row=first)
         self._parts.add_zones(zones.low, zones.high, rows=self._rows)
         self._chunks[-1] += 1
         if self._moments.rows * by_name(self._spec.dtype).itemsize >= self._block_bytes:

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lazycache.codec.statistics import ZONE_ROWS
+from lazycache.writer.desk import Desk, group_reduced, zone_reduced
 from lazycache.writer.numbers import Numbers
-from lazycache.writer.scratch import scratch
+from lazycache.writer.scratch import aligned, scratch
 from lazycache.writer.tiles import GROUP_ROWS, Tile, parts_of, tiles
 
 _SURE = 64  # times the deviations, squares still leave them more than 12 digits
-_FOLD = 512  # numbers that numpy should have to add at once
-_MOST_FOLDED = 16
 
 
 class ZoneNumbers:
@@ -54,9 +53,9 @@ class ZoneNumbers:
             ]
         )
         """int64[zones]: how many rows."""
-        self.low, self.high = np.empty((2, *shape), numbers.dtype)
+        self.low, self.high = aligned((2, *shape), numbers.dtype)
         """[zones, units]: the extremes of the finite values; +Inf and -Inf where there is none."""
-        self.sum, self.m2 = np.empty((2, *shape))
+        self.sum, self.m2 = aligned((2, *shape), np.dtype(np.float64))
         """float64[zones, units]: of the finite values, and their squared deviations."""
         self.exact = np.empty(shape, np.int64) if numbers.dtype.kind != "f" else None
         """int64[zones, units]: the sums of integers of 64 bits, modulo 2**64."""
@@ -75,28 +74,41 @@ class ZoneNumbers:
             for tile in tiles(run, zone=zone, group=group)
         ]
         with np.errstate(all="ignore"):  # Inf - Inf; and sums of float64 may overflow, as in torch
+            desks: dict[tuple[int, int, int], Desk] = {}
             for tile in cut:
-                self._tile(tile)
+                lines, units = tile.values.shape
+                cuts = lines, units, tile.zones.stop - tile.zones.start
+                if cuts not in desks:
+                    desks[cuts] = Desk(*cuts, numbers.dtype)
+                self._tile(tile, desks[cuts])
+            if self.maxima is not None:
+                zone_reduced(np.maximum, self.maxima, runs, self.high)
             self._check(cut)
 
-    def _tile(self, tile: Tile) -> None:
-        at, count = _place(tile)
-        values = self._numbers.of(tile.values)
-        zoned = _zoned(values, count)
-        _folded(np.minimum, zoned, self.low[at])
-        if self.maxima is None:
-            _folded(np.maximum, zoned, self.high[at])
-        else:
-            maxima = self.maxima[tile.groups, tile.units]
-            _group_maxima(values, maxima)
-            np.maximum.reduce(_zoned(maxima, count), axis=1, out=self.high[at])
-        wide = _zoned(_wide(values, copy=self._two_steps), count)
-        _folded(np.add, wide, self.sum[at])
+    def _tile(self, tile: Tile, desk: Desk) -> None:
+        wide = self._extremes(tile, desk)
+        total = self.sum[tile.zones, tile.units]
+        desk.reduce(np.add, wide, total)
         if self._two_steps:
-            wide -= (self.sum[at] / wide.shape[1])[:, None]
-        _squares(wide, self.m2[at])
+            wide -= (total / wide.shape[1])[:, None]
+        desk.squares(wide, self.m2[tile.zones, tile.units])
+
+    def _extremes(self, tile: Tile, desk: Desk) -> np.ndarray:
+        """Fill in the extremes of a tile, and the sums of integers; return its numbers, wide."""
+        zones, units = tile.zones, tile.units
+        values = self._numbers.of(tile.values, desk.numbers)
+        zoned = desk.zoned(values)
+        if self.maxima is None:
+            desk.reduce(np.maximum, zoned, self.high[zones, units])
+        else:
+            group_reduced(np.maximum, values, self.maxima[tile.groups, units])
+        desk.reduce(np.minimum, zoned, self.low[zones, units])
         if self.exact is not None:
-            np.add.reduce(zoned.view(np.int64), axis=1, out=self.exact[at])
+            np.add.reduce(zoned.view(np.int64), axis=1, out=self.exact[zones, units])
+        if values.dtype == np.float64 and not self._two_steps:
+            return zoned
+        np.copyto(desk.wide, zoned, casting="unsafe")  # uint64 to float64 rounds
+        return desk.wide
 
     def _check(self, cut: Sequence[Tile]) -> None:
         """Make deviations of squares, and compute once more what they are not good for."""
@@ -144,7 +156,7 @@ class ZoneNumbers:
         self.high[at] = _zoned(below, count).max(axis=1)
         if self.maxima is not None:
             maxima = np.empty((tile.groups.stop - tile.groups.start, len(columns)), below.dtype)
-            _group_maxima(below, maxima)
+            group_reduced(np.maximum, below, maxima)
             self.maxima[tile.groups, at[1]] = maxima
         wide = _zoned(np.where(finite, values, 0.0), count).astype(np.float64)
         self.sum[at] = total = np.add.reduce(wide, axis=1)
@@ -194,43 +206,3 @@ def _wide(values: np.ndarray, *, copy: bool = False) -> np.ndarray:
     wide = scratch("float64", values.shape, np.dtype("float64"))
     np.copyto(wide, values, casting="unsafe")  # uint64 to float64 rounds
     return wide
-
-
-def _folds(zoned: np.ndarray) -> int:
-    """Rows that are computed with as if they were one: rows of few numbers cost more."""
-    folds, units = 1, zoned.shape[2]
-    if zoned.shape[1] == ZONE_ROWS and zoned.flags.c_contiguous:
-        while folds < _MOST_FOLDED and 2 * folds * units <= _FOLD:
-            folds *= 2
-    return folds
-
-
-def _folded(reduce: np.ufunc, zoned: np.ndarray, out: np.ndarray) -> None:
-    """Fill in what the rows of each zone are reduced to."""
-    zones, rows, units = zoned.shape
-    folds = _folds(zoned)
-    if folds > 1:
-        found = reduce.reduce(zoned.reshape(zones, rows // folds, -1), axis=1)
-        zoned = found.reshape(zones, folds, units)
-    reduce.reduce(zoned, axis=1, out=out)
-
-
-def _squares(zoned: np.ndarray, out: np.ndarray) -> None:
-    """Fill in the sums of squares over the rows of each zone."""
-    zones, rows, units = zoned.shape
-    folds = _folds(zoned)
-    if folds == 1:
-        np.einsum("zij,zij->zj", zoned, zoned, out=out)
-        return
-    wide = zoned.reshape(zones, rows // folds, -1)
-    found = np.einsum("zij,zij->zj", wide, wide)
-    np.add.reduce(found.reshape(zones, folds, units), axis=1, out=out)
-
-
-def _group_maxima(values: np.ndarray, maxima: np.ndarray) -> None:
-    """Fill in the maximum of every group; the last one may have fewer rows."""
-    whole, units = len(values) // GROUP_ROWS, values.shape[1]
-    groups = values[: whole * GROUP_ROWS].reshape(whole, GROUP_ROWS, units)
-    np.maximum.reduce(groups, axis=1, out=maxima[:whole])
-    if whole < len(maxima):
-        np.maximum.reduce(values[whole * GROUP_ROWS :], axis=0, out=maxima[whole])

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from lazycache.types import (
     StatsRef,
     TableBlock,
 )
-from lazycache.writer import statistics
+from lazycache.writer import greatest, statistics
 from lazycache.writer.statistics import ShardStatistics, has_statistics
 
 NAMES = [dtype.name for dtype in DTYPES]
@@ -209,6 +210,19 @@ def test_the_greatest_are_found_in_any_order_of_values(kind, dtype):
         "late": torch.relu(torch.randn(rows, units) - 3) * (torch.arange(rows)[:, None] > 999),
     }[kind].to(dtype)
     shard, spec, read = gathered(values, [1300, 1400, 1300])
+    check_top(values, read_top(shard, spec, read))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64])
+def test_of_late_chunks_only_the_groups_of_few_zones_are_looked_at(dtype):
+    """Ranks are the same whether all groups are looked at or those of the few zones above them."""
+    values = torch.randn(12_000, 6, generator=torch.Generator().manual_seed(1)) * 20
+    values[:1500] *= 1.3  # so that few of the rest are greater
+    values[11_990:, 2] = 200.0  # equal ones, in a zone of fewer rows and in its last group
+    values = values.to(dtype)
+    with mock.patch.object(greatest, "_within_zones", wraps=greatest._within_zones) as few:
+        shard, spec, read = gathered(values, [1500, 900] * 5, pieces=1 << 20)
+    assert few.call_count >= 5
     check_top(values, read_top(shard, spec, read))
 
 
