@@ -1,111 +1,172 @@
-"""Import and open: `python -m benchmarks.bench_open`.
+"""Import, open and append: `python -m benchmarks.bench_open [--long]`.
 
 How long a person waits before anything is asked: `import lazycache` beyond torch's own import, and
 `lc.open` of a dataset of 1,000 shards, as 1,000 commits of one site and as 10 commits of 100 sites.
-Then 10,000 commits of 4 sites: what the first and the last hundred of them took, opening, the first
-use of a site, and the requests of both over `far://`.
+Then many commits of 4 sites (1,000, with `--long` 10,000): what the first and the last of them
+took, opening, the first use of a site, and the requests of both over `far://`. Beside it Lance,
+which lists all files in every version. The limit of opening is a read of the log's files.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 import lazycache as lc
-from benchmarks.far_store import LATENCY, counted
-from benchmarks.measure import machine, print_table, repeated
+from benchmarks.alone import alone
+from benchmarks.comparing import Bench, Comparison, Kind, Measured, Took, Way, absent, compare
+from benchmarks.far_store import counting
 
-TIMES = 9
+SITES = 4
+"""Sites of every commit, where there are many commits."""
+ENDS = 10
+"""The first and the last tenth of the commits are set beside each other."""
 
-MANY, SITES = 10_000, 4
-"""Commits, and sites in each."""
+
+def run(bench: Bench) -> Iterator[Comparison]:
+    """Measure what comes before anything is asked."""
+    os.environ["LAZYCACHE_CACHE_BYTES"] = "0"  # nothing that was read far away is kept
+    yield compare("import", imports(), bench=bench, nbytes=0)
+    for commits, sites in ((bench.size(1000, 10), 1), (bench.size(10, 1), bench.size(100, 10))):
+        url, _ = dataset(bench.folder, commits=commits, sites=sites)
+        what = f"open, {commits * sites:,} shards in {commits:,} commits"
+        yield compare(what, opening(url), bench=bench, nbytes=0)
+        shutil.rmtree(url)
+    yield from many(bench)
 
 
-def import_seconds(what: str, *, before: str) -> float:
-    """Median time of an import in a fresh interpreter, with the files in the page cache."""
-    program = (
-        f"import time, {before}; s = time.perf_counter(); import {what}; "
-        "print(time.perf_counter() - s)"
-    )
-    runs = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        for _ in range(5)
+def imports() -> list[Way]:
+    """Imports in fresh interpreters, with the files in the page cache."""
+    return [
+        Way("import lazycache, after torch", "ours", lambda: imported("lazycache", after="torch")),
+        Way("import torch", "limit", lambda: imported("torch", after="sys")),
     ]
-    return statistics.median(float(run.stdout) for run in runs)
 
 
-def dataset(folder: Path, *, commits: int, sites: int, took: list[float] | None = None) -> str:
-    """Write `commits` commits of `sites` shards each; `took` gets the seconds of each."""
+def imported(what: str, *, after: str) -> Took:
+    """Import in a new interpreter that has another module already."""
+    program = (
+        f"import time, {after}; s, c = time.perf_counter(), time.process_time(); import {what}; "
+        "print(time.perf_counter() - s, time.process_time() - c)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, cpu = map(float, done.stdout.split())
+    return Took(seconds, cpu)
+
+
+def dataset(folder: Path, *, commits: int, sites: int) -> tuple[str, list[float]]:
+    """Write `commits` commits of `sites` shards each; return where, and the seconds of each."""
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(sites)))
     names = [str(i) for i in range(sites)]
-    url = str(folder / f"{commits}x{sites}")
-    with torch.no_grad(), lc.capture(model, url, names) as run:
+    url, took = str(folder / f"{commits}x{sites}"), []
+    with torch.no_grad(), lc.capture(model, url, names) as capture:
         for _ in range(commits):
             start = time.perf_counter()
             model(torch.zeros(2, 4))
-            run.commit()
-            if took is not None:
-                took.append(time.perf_counter() - start)
-    return url
+            capture.commit()
+            took.append(time.perf_counter() - start)
+    return url, took
 
 
-def many(folder: Path) -> list[tuple[object, ...]]:
-    """What a long log costs: appending, opening, the first use of a site, near and far."""
-    took: list[float] = []
-    url = dataset(folder, commits=MANY, sites=SITES, took=took)
-    rows: list[tuple[object, ...]] = []
-    for name, part in (("first", took[:100]), ("last", took[-100:])):
-        most, typical = max(part), statistics.median(part)
-        shown = f"{typical * 1e3:.1f} ms, the slowest {most * 1e3:.0f} ms"
-        rows.append((f"a commit of {SITES} sites, the {name} hundred of {MANY:,}", shown))
-    rows.append((f"the slowest of {MANY:,} commits (it packs them all)", f"{max(took):.2f} s"))
-    low, median, high = repeated(lambda: lc.open(url), times=TIMES)
-    what = f"lc.open, {MANY:,} commits of {SITES} sites, warm"
-    rows.append((what, f"{median * 1e3:.0f} ms ({low * 1e3:.0f}-{high * 1e3:.0f})"))
-    low, median, high = repeated(lambda: lc.open(url)["0:out"].shape, times=5)
-    rows.append(
-        ("the same and one site", f"{median * 1e3:.0f} ms ({low * 1e3:.0f}-{high * 1e3:.0f})")
-    )
-    os.environ["LAZYCACHE_CACHE_BYTES"] = "0"
-    for what, ask in (
-        ("", lambda: lc.open(f"far://{url}")),
-        (" and one site", lambda: lc.open(f"far://{url}")["0:out"].shape),
-    ):
-        before, start = counted(), time.perf_counter()
-        ask()
-        spent = time.perf_counter() - start
-        requests, nbytes = (now - then for now, then in zip(counted(), before, strict=True))
-        shown = f"{requests} requests, {nbytes / 1e3:,.0f} kB, {spent * 1e3:.0f} ms"
-        rows.append((f"lc.open{what}, {LATENCY * 1e3:.0f} ms a request", shown))
-    return rows
+def opening(url: str) -> list[Way]:
+    """Opening, and reading what it has to read."""
+    log = Path(url) / "_log"
+    files = [one for one in log.rglob("*") if one.is_file()]
 
+    def read() -> None:
+        for file in files:
+            file.read_bytes()
 
-def main() -> None:
-    """Print the table."""
-    alone = import_seconds("torch", before="sys")
-    ours = import_seconds("lazycache", before="torch")
-    rows: list[tuple[object, ...]] = [
-        ("import torch", f"{alone * 1e3:.0f} ms"),
-        ("import lazycache, after torch", f"{ours * 1e3:.0f} ms"),
+    return [
+        Way("lazycache", "ours", lambda: lc.open(url)),
+        Way("read all files of the log", "limit", read),
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        for commits, sites in ((1000, 1), (10, 100)):
-            url = dataset(Path(folder), commits=commits, sites=sites)
-            low, median, high = repeated(lambda url=url: lc.open(url), times=TIMES)
-            what = f"lc.open, 1,000 shards in {commits:,} commits, warm"
-            rows.append((what, f"{median * 1e3:.0f} ms ({low * 1e3:.0f}-{high * 1e3:.0f})"))
-        rows += many(Path(folder))
-    print(machine())
-    print_table(["what", "median"], rows)
+
+
+@dataclass(slots=True)
+class Lance:
+    """The same commits as fragments of a Lance dataset: a row of four columns in each."""
+
+    path: Path
+
+    def write(self, commits: int) -> list[float]:
+        """Append one fragment after the other; return the seconds of each."""
+        import lance
+        import numpy as np
+        import pyarrow as pa
+
+        values = pa.FixedSizeListArray.from_arrays(np.zeros(8, np.float32), 4)
+        table = pa.table({str(i): values for i in range(SITES)})
+        took = []
+        for _ in range(commits):
+            start = time.perf_counter()
+            lance.write_dataset(table, self.path, mode="append")
+            took.append(time.perf_counter() - start)
+        return took
+
+    def open(self) -> Any:
+        """Open the newest version."""
+        import lance
+
+        return lance.dataset(self.path)
+
+
+def many(bench: Bench) -> Iterator[Comparison]:
+    """What a long log costs: appending, opening, the first use of a site, near and far."""
+    commits = 10_000 if bench.long else bench.size(1000, 20)
+    url, took = dataset(bench.folder, commits=commits, sites=SITES)
+    lance, why = Lance(bench.folder / "lance"), absent("lance")
+    theirs = [] if why else lance.write(commits)
+    appended = [*ends("lazycache", took, kind="ours"), *ends("Lance", theirs, kind="peer", why=why)]
+    yield Comparison(f"one of {commits:,} commits", 0, appended)
+    ways = opening(url)
+    ways.insert(1, Way("Lance", "peer", None if why else lance.open, skipped=why))
+    yield compare(f"open, {commits:,} commits of {SITES} sites", ways, bench=bench, nbytes=0)
+    near = [Way("lazycache", "ours", lambda: first_use(url))]
+    yield compare(f"the same and one site's shape, {commits:,}", near, bench=bench, nbytes=0)
+    asked: tuple[tuple[str, Callable[[str], object]], ...] = (
+        ("open", lc.open),
+        ("open and one site's shape", first_use),
+    )
+    for what, ask in asked:
+        far = counting(Way("lazycache", "ours", lambda ask=ask: ask(f"far://{url}")))  # type: ignore[misc]
+        yield compare(f"{what}, far away, {commits:,}", [far], bench=bench, nbytes=0)
+    shutil.rmtree(url)
+    shutil.rmtree(lance.path, ignore_errors=True)
+
+
+def first_use(url: str) -> object:
+    """Open and look at one site, which reads what says whose rows its shards are."""
+    with lc.open(url) as cache:
+        return cache["0:out"].shape
+
+
+def ends(name: str, took: list[float], *, kind: Kind, why: str = "") -> list[Measured]:
+    """Set the last tenth of the commits beside the first: does a long log make them dearer?"""
+    if why:
+        return [Measured(name, kind, skipped=why)]
+    count = len(took) // ENDS
+    first = Measured(f"{name}, the first {count}", kind, seconds=took[:count], note=slowest(took))
+    return [first, Measured(f"{name}, the last {count}", kind, seconds=took[-count:])]
+
+
+def slowest(took: list[float]) -> str:
+    """Say how long the slowest commit took, and the typical one."""
+    middle = statistics.median(took)
+    return f"the slowest of all took {max(took) * 1e3:,.0f} ms, the median {middle * 1e3:.1f} ms"
 
 
 if __name__ == "__main__":
-    main()
+    alone(run)

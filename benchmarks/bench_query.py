@@ -1,108 +1,161 @@
-"""Questions beside other ways to ask them: `python -m benchmarks.bench_query [--real] [FOLDER]`.
+"""Questions beside other ways to ask them: `python -m benchmarks.bench_query`.
 
-280,000 rows of bfloat16, 768 units (430 MB), the same values everywhere; with `--real` as many
-bytes of the neurons of SmolLM2 over real text. All ways take turns, each round asks about another
-unit; what is printed is the median of the rounds, in brackets its multiple of ours. All files are
-in the page cache, unless a table says cold. Answers are compared before they are timed. Peers that
-are not installed are named.
+200,000 rows of bfloat16, 768 units (307 MB), the same values everywhere; each time another unit is
+asked about. All files are in the page cache, unless an operation says cold. Answers of all ways are
+compared before they are timed. With `--long` the same is asked about the neurons of SmolLM2 over
+real text.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
 import os
-import statistics
-import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.far_store import BANDWIDTH, LATENCY, PARALLEL, FarFileSystem, counted
-from benchmarks.measure import machine, print_table, seconds
+from benchmarks.alone import alone
+from benchmarks.comparing import Bench, Comparison, Kind, Way, absent, compare
+from benchmarks.far_store import LATENCY, FarFileSystem, counting
 from benchmarks.query_data import Data, real, synthetic
 from benchmarks.query_ours import Ours
-from benchmarks.query_peers import PEERS, Pandas, drop, missing
+from benchmarks.query_peers import PEERS, Memmap, Pandas
+from benchmarks.read_data import drop
 
-ROWS, WIDTH = 280_000, 768
-TOKENS = 140_000
+TOKENS = 100_000
 """Of real text: a layer of SmolLM2 has twice as many neurons as the synthetic one has units."""
-ROUNDS, FEW = 7, 3
-"""How often a question is asked; of one that takes a second, `FEW` times."""
-UNITS = 100
-LOOP = 16
-"""Units that loops over units are timed with."""
 
-Took = dict[str, list[float]]
-"""Seconds of each round by way."""
+RARE = 0.001
+"""Share of all rows that are of one token, and thirty rows more: there is a top 20 of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
-    """A method that ways have, and what to call it with in each round."""
+    """A method that ways have, and what to call it with each time."""
 
     what: str
     method: str
     arguments: Callable[[int], tuple[Any, ...]]
-    options: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    goal: str = ""
+    slow: tuple[str, ...] = ()
+    """Who is asked twice only."""
+
+
+def run(bench: Bench) -> Iterator[Comparison]:
+    """Ask about single units, rows of a token, similar rows and groups; warm, cold and far away."""
+    made = bench.folder / "made"
+    made.mkdir()
+    data = synthetic(made, rows=bench.size(200_000, 20_480), width=bench.size(768, 64))
+    yield from about(data, made, bench, "")
+    shutil.rmtree(made)
+    if bench.long:
+        made.mkdir()
+        data = real(made, tokens=bench.size(TOKENS, 2_000))
+        yield from about(data, made, bench, "SmolLM2: ")
+        shutil.rmtree(made)
+
+
+def about(data: Data, folder: Path, bench: Bench, prefix: str) -> Iterator[Comparison]:
+    """Ask everything about one dataset."""
+    ours = Ours(data, folder)
+    kinds = [kind for kind, needs in PEERS.items() if not absent(needs)]
+    ways: list[Any] = [ours, *(kind(data, folder) for kind in kinds)]
+    yield cold(ways, data, bench, prefix)
+    memory = [] if absent("pandas") else [Pandas(data, folder)]
+    for question in questions(data):
+        yield asked(question, [*ways, *memory], data, bench, prefix)
+    yield from beside_itself(ours, data, bench, prefix)
+    for way in ways:
+        way.close()
+    yield far_away(data, folder, bench, prefix)
 
 
 def questions(data: Data) -> list[Question]:
     """What is asked warm."""
-    width, token = data.shape[1], data.rare_token(0.001)
-    raw, random = data.raw(), np.random.default_rng(2)
-    rows = random.integers(0, data.shape[0], 16)
+    width, token = data.shape[1], data.rare_token(RARE + 30 / data.shape[0])
+    slow = ("DuckDB, Parquet lists",)
 
     def unit(number: int) -> int:
         return 37 * number % width
 
-    def vector(number: int) -> torch.Tensor:
-        words = torch.from_numpy(np.array(raw[rows[number % len(rows)]]))
-        return words.view(torch.bfloat16).float()
-
-    def ask(
-        what: str, method: str, arguments: Callable[[int], tuple[Any, ...]], **options: Any
-    ) -> Question:
-        return Question(what, method, arguments, options)
-
+    vector = vectors(data)
     return [
-        ask("top 20 of a unit", "top", lambda n: (unit(n), 20)),
-        ask("top 100 of a unit", "top", lambda n: (unit(n), 100)),
-        ask("smallest 20 of a unit", "top", lambda n: (unit(n), 20), largest=False),
-        ask(
+        Question("top 20 of a unit", "top", lambda n: (unit(n), 20), slow=slow),
+        Question("top 100 of a unit", "top", lambda n: (unit(n), 100), slow=slow),
+        Question(
+            "smallest 20 of a unit", "top", lambda n: (unit(n), 20), {"largest": False}, slow=slow
+        ),
+        Question(
             "top 20 of a unit, of one token (0.1 % of rows)",
             "top_of_token",
             lambda n: (unit(n), 20, token),
+            slow=slow,
         ),
-        ask("mean of a unit, of one token, SQL", "mean_of_token", lambda n: (unit(n), token)),
-        ask("all values of one token, SQL", "rows_of_token", lambda _: (token,)),
-        ask("means of all units by label (20)", "group_means", lambda _: ()),
-        ask("20 nearest to a vector by cosine", "similar", lambda n: (vector(n), 20)),
-        ask("largest dot product with a vector, SQL", "largest_dot", lambda n: (vector(n),)),
-        ask("correlation of all units with the position", "correlations", lambda _: ()),
-        ask(
-            f"the same, unit by unit (of {LOOP} units)",
-            "correlation_loop",
-            lambda _: (range(LOOP),),
+        Question(
+            "mean of a unit, of one token, SQL",
+            "mean_of_token",
+            lambda n: (unit(n), token),
+            slow=slow,
         ),
+        Question("all values of one token, SQL", "rows_of_token", lambda _: (token,), slow=slow),
+        Question("means of all units by label (20)", "group_means", lambda _: ()),
+        Question(
+            "20 nearest to a vector by cosine", "similar", lambda n: (vector(n), 20), slow=slow
+        ),
+        Question(
+            "largest dot product with a vector, SQL",
+            "largest_dot",
+            lambda n: (vector(n),),
+            slow=slow,
+        ),
+        Question("correlation of all units with the position", "correlations", lambda _: ()),
     ]
 
 
-def in_turn(ways: dict[str, Callable[[int], Any]], *, compare: bool = True) -> Took:
-    """Time ways to do the same in turn; round 0 warms up, and compares what they answer."""
-    answers = {name: way(0) for name, way in ways.items()}
-    if compare:
-        check(answers)
-    took: Took = {name: [] for name in ways}
-    for number in range(1, ROUNDS + 1):
-        for name, way in ways.items():
-            if len(took[name]) < FEW or sum(took[name]) < 1:
-                took[name].append(seconds(lambda way=way, number=number: way(number)))
-    return took
+def vectors(data: Data) -> Callable[[int], torch.Tensor]:
+    """Return what gives rows of the data as vectors to ask with."""
+    raw = data.raw()
+    rows = np.random.default_rng(2).integers(0, data.shape[0], 16)
+    words = torch.from_numpy(np.array(raw[np.sort(rows)])).view(torch.bfloat16).float()
+    return lambda number: words[number % len(words)]
+
+
+def asked(question: Question, ways: list[Any], data: Data, bench: Bench, prefix: str) -> Comparison:
+    """Put one question to all who can answer it."""
+    able = [way for way in ways if hasattr(way, question.method)]
+    check({way.name: calling(way, question)(0) for way in able})
+    found = []
+    for way in able:
+        made = way_of(way, each(calling(way, question)))
+        made.rounds = 2 if way.name in question.slow else None
+        found.append(made)
+    count_reads(found[0], able[0], lambda: calling(able[0], question)(1))
+    return compare(
+        prefix + question.what,
+        found + left_out(),
+        bench=bench,
+        nbytes=data.nbytes,
+        goal=question.goal,
+    )
+
+
+def calling(way: Any, question: Question) -> Callable[[int], Any]:
+    """Return what asks one way for the n-th time."""
+    method = getattr(way, question.method)
+    return lambda number: method(*question.arguments(number), **question.options)
+
+
+def each(action: Callable[[int], Any]) -> Callable[[], object]:
+    """Return what asks about another unit each time."""
+    numbers = count(1)
+    return lambda: action(next(numbers))
 
 
 def check(answers: dict[str, Any]) -> None:
@@ -119,177 +172,119 @@ def check(answers: dict[str, Any]) -> None:
             raise AssertionError(f"{name} and {first} answer differently: {exc}") from exc
 
 
-def shown(took: Took, names: Iterable[str]) -> list[str]:
-    """Cells: the median of ours with the smallest and largest; of others, and multiples of ours."""
-    ours = statistics.median(took[Ours.name])
-    cells = [f"{ms(ours)} ({min(took[Ours.name]) * 1e3:.3g}-{max(took[Ours.name]) * 1e3:.3g})"]
-    for name in names:
-        median = statistics.median(took[name]) if took.get(name) else None
-        cells.append("-" if median is None else f"{ms(median)} ({median / ours:.3g})")
-    return cells
-
-
-def ms(spent: float) -> str:
-    """Seconds as text."""
-    return f"{spent * 1e3:.3g} ms" if spent < 10 else f"{spent:.3g} s"
-
-
-def warm(data: Data, ours: Ours, peers: list[Any]) -> None:
-    """Print what all ways are asked, and what ours reads for it."""
-    names, rows = [peer.name for peer in peers], []
-    for question in questions(data):
-        able = [way for way in (ours, *peers) if hasattr(way, question.method)]
-        ways = {way.name: calling(way, question) for way in able}
-        took = in_turn(ways)
-        ours.cache.io.reset()
-        ways[ours.name](1)
-        io = ours.cache.io
-        read = f"{(io.bytes + io.statistics_bytes) / 1e6:.3g} MB, {io.requests}"
-        rows.append([question.what, *shown(took, names)[:1], read, *shown(took, names)[1:]])
-    print_table(["question", Ours.name, "it reads, requests", *names], rows)
-
-
-def calling(way: Any, question: Question) -> Callable[[int], Any]:
-    """Return what asks one way in a round."""
-    method = getattr(way, question.method)
-    return lambda number: method(*question.arguments(number), **question.options)
-
-
-def hundred_units(data: Data, ours: Ours, peers: list[Any]) -> None:
-    """Print median and worst of `UNITS` random units; of slow ways of fewer."""
-    units = np.random.default_rng(3).choice(data.shape[1], UNITS, replace=False).tolist()
-    rows = []
-    for way in (ours, *peers):
-        way.top(units[0], 20)
-        took: list[float] = []
-        for unit in units:
-            if sum(took) < 5:
-                took.append(seconds(lambda way=way, unit=unit: way.top(unit, 20)))
-        rows.append([way.name, len(took), ms(statistics.median(took)), ms(max(took))])
-    print_table(["top 20 of random units", "units", "median", "worst"], rows)
-
-
-def alone(data: Data, ours: Ours, peers: list[Any]) -> None:
-    """Print what is measured beside lazycache itself, or beside the memory of the machine."""
-    token, width = data.rare_token(0.001), data.shape[1]
+def beside_itself(ours: Ours, data: Data, bench: Bench, prefix: str) -> Iterator[Comparison]:
+    """What is measured beside lazycache itself, or beside the memory of the machine."""
+    token, vector = data.rare_token(RARE + 30 / data.shape[0]), vectors(data)
     memory = torch.from_numpy(data.raw()).view(torch.float32).flatten()
-    queries = torch.cat([values[:1].float() for _, values in data.blocks(data.shape[0] // 16)])[:16]
-    loops = {way.name: way for way in (ours, *peers) if hasattr(way, "correlation_loop")}
-    pairs: list[tuple[str, str, float, Callable[[int], Any], Callable[[int], Any]]] = [
+    queries = torch.stack([vector(n) for n in range(16)])
+    loop = bench.size(16, 2)
+    all_memory = "reading all values from memory"
+    pairs: list[tuple[str, str, Kind, Callable[[int], Any], Callable[[int], Any], str]] = [
         (
             "SQL: mean of a unit over 0.1 % of the rows",
             "over all rows",
-            1,
+            "ours",
             lambda n: ours.mean_of_token(n, token),
             ours.mean_of_all,
+            "",
         ),
         (
             "SQL: all values of 0.1 % of the rows",
             "a load of the whole site",
-            1,
+            "ours",
             lambda _: ours.rows_of_token(token),
             lambda _: ours.whole(),
-        ),
-        (
-            "SQL: all values of 0.1 % of the rows",
-            "of all rows, in SQL",
-            1,
-            lambda _: ours.rows_of_token(token),
-            lambda _: ours.column_in_sql(),
+            "",
         ),
         (
             "SQL: ORDER BY unit(...) DESC LIMIT 20",
             "with WHERE row >= 0",
-            1,
+            "ours",
             lambda n: ours.top_in_sql(n, 20),
             lambda n: ours.top_in_sql(n, 20, condition="WHERE row >= 0"),
+            "",
         ),
         (
-            "20 nearest to a vector",
-            "reading all values from memory",
-            1,
-            lambda n: ours.similar(queries[n % 16], 20),
+            "20 nearest to a vector, beside memory",
+            all_memory,
+            "limit",
+            lambda n: ours.similar(vector(n), 20),
             lambda _: torch.dot(memory, memory),
+            "limit >= 0.7",
         ),
         (
-            "20 nearest to each of 16 vectors",
-            "reading all values from memory, 16 times",
-            16,
+            "20 nearest to each of 16 vectors, beside memory",
+            f"{all_memory}, 16 times",
+            "limit",
             lambda _: ours.similar_many(queries, 20),
-            lambda _: torch.dot(memory, memory),
+            lambda _: [torch.dot(memory, memory) for _ in range(16)],
+            "",
         ),
-        *(
-            (
-                "correlation of all units with the position",
-                f"unit by unit, {name} ({LOOP} units x {width // LOOP})",
-                width / LOOP,
-                lambda _: ours.correlations(),
-                lambda _, way=way: way.correlation_loop(range(LOOP)),
-            )
-            for name, way in loops.items()
+        (
+            f"correlation of all units, beside {loop} of them one by one",
+            "unit by unit, SQL",
+            "ours",
+            lambda _: ours.correlations(),
+            lambda _: ours.correlation_loop(list(range(loop))),
+            "",
         ),
     ]
-    rows = []
-    for what, beside, times, mine, theirs in pairs:
-        took = in_turn({Ours.name: mine, "beside": theirs}, compare=False)
-        limit = times * statistics.median(took["beside"])
-        ratio = limit / statistics.median(took[Ours.name])
-        rows.append([what, *shown(took, ()), beside, ms(limit), f"{ratio:.3g}"])
-    print_table(["lazycache", "median", "beside", "median", "times as fast"], rows)
+    for what, other, kind, mine, theirs, goal in pairs:
+        found = [Way(Ours.name, "ours", each(mine)), Way(other, kind, each(theirs), rounds=3)]
+        yield compare(prefix + what, found, bench=bench, nbytes=data.nbytes, goal=goal)
 
 
-def cold(ways: list[Any]) -> None:
-    """Print the top 20 of a unit where nothing is in the page cache, opening included and not."""
-    asked: Took = {way.name: [] for way in ways}
-    opened: Took = {way.name: [] for way in ways}
-    for number in range(1, ROUNDS + 1):
-        for way in ways:
-            if sum(asked[way.name]) > 5:
-                continue
-            way.close()
-            gc.collect()  # pages that are mapped are never cold
-            drop(way.paths)
-            opening = seconds(way.reopen)
-            asked[way.name].append(seconds(lambda way=way, number=number: way.top(37 * number, 20)))
-            opened[way.name].append(opening + asked[way.name][-1])
-    names = [way.name for way in ways[1:]]
-    rows = [["asked alone", *shown(asked, names)], ["opened and asked", *shown(opened, names)]]
-    print_table(["top 20 of a unit, cold", Ours.name, *names], rows)
+def cold(ways: list[Any], data: Data, bench: Bench, prefix: str) -> Comparison:
+    """The top 20 of a unit where nothing is in the page cache, of what is just opened."""
 
-
-def far_away(data: Data, folder: Path) -> None:
-    """Print the same where every request waits: the time, and what is read."""
-    lines: list[tuple[str, float, int, int]] = []
-
-    def measured(what: str, action: Callable[[], Any]) -> None:
-        before = counted()
-        spent = seconds(action)
-        requests, nbytes = (now - then for now, then in zip(counted(), before, strict=True))
-        lines.append((what, spent, requests, nbytes))
-
-    token, ways = data.rare_token(0.001), []
-    for index in ("without", "with"):  # the tables of a dataset, on this machine
-        if not ways:
-            os.environ["LAZYCACHE_CACHE_DIR"] = str(folder / "other-caches")
-        measured(
-            f"lc.open and its tables, {index} an index",
-            lambda: ways.append(Ours(data, folder, url=f"far://{data.url}")),
-        )
-        measured(f"first top 20 of a unit, {index} an index", lambda: ways[-1].top(5, 20))
-        measured("top 20 of the next unit", lambda: ways[-1].top(42, 20))
-    measured("top 100 of a unit", lambda: ways[-1].top(79, 100))
-    measured("SQL: mean of a unit, of 0.1 % of rows", lambda: ways[-1].mean_of_token(5, token))
-    measured("full scan of a raw file", lambda: scan(data))
-    for way in ways:
+    def empty(way: Any) -> None:
         way.close()
-    _, limit, _, most = lines[-1]
-    rows = []
-    for what, spent, requests, nbytes in lines:
-        times = [f"{limit / spent:.3g}", f"{most / max(nbytes, 1):.3g}"]
-        rows.append([what, ms(spent), times[0], requests, f"{nbytes / 1e6:.4g} MB", times[1]])
-    print_table(["far away", "time", "scan / it", "requests", "read", "scan / it"], rows)
-    link = f"the link has {BANDWIDTH / 1e6:.0f} MB/s"
-    print(f"Each request waits {LATENCY * 1e3:.0f} ms, {PARALLEL} at once; {link}.")
+        drop(way.paths)
+        way.reopen()
+
+    def top(way: Any, number: int) -> object:
+        return way.top(37 * number % data.shape[1], 20)
+
+    found = []
+    for way in ways:
+        made = way_of(way, each(partial(top, way)))
+        made.before = partial(empty, way)
+        made.rounds = None if way.name in {Ours.name, Memmap.name} else 2
+        found.append(made)
+    what = f"{prefix}top 20 of a unit, cold"
+    return compare(what, found + left_out(), bench=bench, nbytes=data.nbytes)
+
+
+def far_away(data: Data, folder: Path, bench: Bench, prefix: str) -> Comparison:
+    """The same where every request waits."""
+    opened: list[Ours] = []
+    numbers = count()
+
+    def open_anew() -> None:
+        for one in opened:
+            one.close()
+        # nothing is kept on this machine, of tables or of blocks
+        os.environ["LAZYCACHE_CACHE_DIR"] = str(folder / f"far-{next(numbers)}")
+        opened[:] = [Ours(data, folder, url=f"far://{data.url}")]
+
+    def first_top() -> object:
+        return opened[0].top(5, 20)
+
+    kept = os.environ.get("LAZYCACHE_CACHE_DIR")
+    found = compare(
+        f"{prefix}top 20 of a unit, {LATENCY * 1e3:.0f} ms a request",
+        [
+            counting(Way(Ours.name, "ours", first_top, before=open_anew, rounds=3)),
+            counting(Way("a scan of the raw values", "limit", lambda: scan(data), rounds=2)),
+        ],
+        bench=bench,
+        nbytes=data.nbytes,
+    )
+    for one in opened:
+        one.close()
+    if kept is not None:
+        os.environ["LAZYCACHE_CACHE_DIR"] = kept
+    return found
 
 
 def scan(data: Data) -> list[float]:
@@ -302,32 +297,28 @@ def scan(data: Data) -> list[float]:
     return top
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?")
-    parser.add_argument("--real", action="store_true")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as place:
-        folder = Path(place)
-        os.environ["LAZYCACHE_CACHE_DIR"] = str(folder / "caches")
-        data = (
-            real(folder, tokens=TOKENS) if asked.real else synthetic(folder, rows=ROWS, width=WIDTH)
-        )
-        print(machine())
-        print(f"{data.shape[0]:,} rows, {data.shape[1]:,} units, {data.nbytes / 1e6:.0f} MB")
-        ours = Ours(data, folder)
-        peers = [kind(data, folder) for kind, needs in PEERS.items() if not missing(needs)]
-        cold([ours, *peers])
-        hundred_units(data, ours, peers)
-        warm(data, ours, [*peers, Pandas(data, folder)])
-        alone(data, ours, peers)
-        ours.close()
-        far_away(data, folder)
-    for kind, needs in PEERS.items():
-        if missing(needs):
-            print(f"{kind.name}: not measured, {needs} is not installed")
+def way_of(one: Any, action: Callable[[], object]) -> Way:
+    """Return one format as a way."""
+    kinds: dict[str, Kind] = {Ours.name: "ours", Memmap.name: "limit"}
+    return Way(one.name, kinds.get(one.name, "peer"), action, note=one.note)
+
+
+def left_out() -> list[Way]:
+    """Peers that are not installed."""
+    return [
+        Way(kind.name, "peer", None, skipped=absent(needs))
+        for kind, needs in (PEERS | {Pandas: "pandas"}).items()
+        if absent(needs)
+    ]
+
+
+def count_reads(way: Way, ours: Ours, action: Callable[[], object]) -> None:
+    """Have a way tell what ours reads for one question."""
+    io = ours.cache.io
+    io.reset()
+    action()
+    way.requests, way.nbytes = io.requests, io.bytes + io.statistics_bytes
 
 
 if __name__ == "__main__":
-    main()
+    alone(run)

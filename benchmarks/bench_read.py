@@ -1,215 +1,180 @@
-"""Reading beside `np.memmap` and the usual formats: `python -m benchmarks.bench_read [FOLDER]`.
+"""Reading beside `np.memmap` and the usual formats: `python -m benchmarks.bench_read`.
 
-1,000,000 rows of bfloat16, d=768 (1.5 GB), the same values in every format, in the page cache
-unless an operation says cold. Operations of all formats alternate within one run; a ratio is of
-medians, beside the memory map. Peers that are not installed are named.
+300,000 rows of bfloat16, d=768 (460 MB), the same values in every format, in the page cache unless
+an operation says cold. What takes microseconds is done several times in each round, and MB/s are of
+all of them.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import lazycache as lc
-from benchmarks.measure import machine, print_table, seconds
-from benchmarks.read_peers import PEERS, Memmap, Peer, missing
-from lazycache.catalog.identity import create_dataset
-from lazycache.catalog.snapshot import Snapshot
-from lazycache.storage.open_store import open_store
-from lazycache.types import RowBatch, RunInfo, SiteBlock, TableBlock
-from lazycache.writer.settings import Settings
-from lazycache.writer.writer import DatasetWriter
+from benchmarks.alone import alone
+from benchmarks.comparing import Bench, Comparison, Kind, Way, absent, compare
+from benchmarks.read_data import LENGTH, WIDTH, Ours, drop, make
+from benchmarks.read_peers import PEERS, Memmap
 
-ROWS, WIDTH, LENGTH = 1_000_000, 768, 100
-TIMES = 7
+ROW_BYTES = WIDTH * 2
 
 
-class Ours:
-    """A lazycache dataset."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Something that is done with every format."""
 
-    name = "lazycache"
-
-    def __init__(self, raw: np.memmap, folder: Path) -> None:
-        self.path = folder / "acts"
-        store = open_store(str(self.path), create=True, storage_options=None)
-        settings = Settings(
-            queue_bytes=1 << 28,
-            shard_bytes=256 << 20,
-            chunk_rows=8192,
-            commit_bytes=4 << 30,
-            commit_seconds=600,
-            rank=0,
-        )
-        empty = Snapshot.replay(create_dataset(store), [])
-        writer = DatasetWriter(store, snapshot=empty, run=RunInfo("main", {}), settings=settings)
-        step = 10_000
-        for start in range(0, ROWS, step):
-            values = torch.from_numpy(np.array(raw[start : start + step])).view(torch.bfloat16)
-            writer.write(batch(start, values))
-        writer.close()
-        self.reopen()
-
-    def reopen(self) -> None:
-        """Open it again."""
-        self.cache = lc.open(str(self.path))
-        self.x = self.cache["resid_out_0"]
-        self.flat = self.x.rows
-
-    def slice(self, start: int, stop: int) -> torch.Tensor:
-        return self.flat[start:stop].load()
-
-    def take(self, rows: np.ndarray) -> torch.Tensor:
-        return self.flat[rows].load()
-
-    def whole(self) -> torch.Tensor:
-        return self.flat.load()
+    what: str
+    action: Callable[[Any], object]
+    rows: int
+    """Rows that it is about, each time."""
+    times: int = 1
+    """How often it is done in a round."""
+    goal: str = ""
+    slow: tuple[str, ...] = ()
+    """Who is measured in two rounds only."""
 
 
-def batch(start: int, values: torch.Tensor) -> RowBatch:
-    """Rows as one forward pass gives them, in examples of `LENGTH` tokens."""
-    rows = np.arange(start, start + len(values))
-    ids = rows // LENGTH
-    position = (rows % LENGTH).astype(np.int32)
-    tokens = TableBlock(len(values), {"example": ids, "position": position})
-    own = np.unique(ids)
-    examples = TableBlock(len(own), {"example": own, "length": np.full(len(own), LENGTH)})
-    return RowBatch(
-        {"tokens": tokens, "examples": examples}, {"resid_out_0": SiteBlock("tokens", values)}
-    )
+def run(bench: Bench) -> Iterator[Comparison]:
+    """Read rows in every format, warm and cold."""
+    rows = bench.size(300_000, 8_192)
+    make(bench.folder / "raw", rows)
+    raw = np.memmap(bench.folder / "raw", np.uint16, "r", shape=(rows, WIDTH))
+    formats: list[Any] = [Ours(raw, bench.folder)]
+    formats += [kind(raw, bench.folder) for kind, needs in PEERS.items() if not absent(needs)]
+    del raw  # pages that are mapped are never cold
+    for one in formats:
+        one.open()
+    for reading in readings(rows, bench):
+        yield of_all(reading, formats, bench)
+    yield from means(formats, rows, bench)
+    for count in (50, bench.size(4096, 512)):
+        yield cold(formats, rows, count, bench)
+    for one in formats:
+        one.close()
 
 
-def open_raw(folder: Path) -> np.memmap:
-    """The matrix that every format holds."""
-    return np.memmap(folder / "raw", np.uint16, "c", shape=(ROWS, WIDTH))
-
-
-def make(folder: Path) -> None:
-    """Write that matrix."""
-    raw = np.memmap(folder / "raw", np.uint16, "w+", shape=(ROWS, WIDTH))
-    generator = torch.Generator().manual_seed(0)
-    step = 10_000
-    for start in range(0, ROWS, step):
-        values = torch.randn(step, WIDTH, generator=generator).bfloat16()
-        raw[start : start + step] = values.view(torch.uint16).numpy()
-    raw.flush()
-
-
-def drop(path: Path) -> None:
-    """Take a file, or the files of a folder, out of the page cache."""
-    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def operations() -> dict[str, Callable[[Peer], Any]]:
-    """What is done with every format."""
-    generator = np.random.default_rng(0)
-    chosen = generator.integers(0, ROWS, 4096)
-    return {
-        "7,000 consecutive rows": lambda peer: peer.slice(100, 7100),
-        "the same, and their sum": lambda peer: peer.slice(100, 7100).view(torch.int16).sum(),
-        "one example of 100 rows": lambda peer: peer.slice(77_700, 77_800).clone(),
-        "4,096 random rows": lambda peer: peer.take(chosen),
-        "the whole site into memory": lambda peer: peer.whole(),
-    }
-
-
-def interleaved(peers: list[Any], action: Callable[[Any], Any]) -> dict[str, float]:
-    """Median seconds of one operation by format, the formats in turn."""
-    took: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for number in range(TIMES + 1):
-        for peer in peers:
-            spent = seconds(lambda peer=peer: action(peer))
-            if number:  # the first one warms up
-                took[peer.name].append(spent)
-    return {name: float(np.median(times)) for name, times in took.items()}
-
-
-def mean_of(peer: Any, *, ours: Callable[[Any], Any]) -> Any:
-    """The mean over all rows in float64, by our way or by torch over the map."""
-    if isinstance(peer, Ours):
-        return ours(peer.x)
-    return peer.slice(0, ROWS).mean(0, dtype=torch.float64)
-
-
-def memcpy_seconds(raw: np.memmap) -> float:
-    """Median time to copy all bytes within memory, to memory that is new each time."""
-    source = np.array(raw)
-    took = [seconds(source.copy) for _ in range(TIMES + 1)]
-    return float(np.median(took[1:]))
-
-
-def line(what: str, took: dict[str, float], names: list[str]) -> list[str]:
-    """One operation as cells: milliseconds, and speed beside the memory map."""
-    limit = took[Memmap.name]
+def readings(rows: int, bench: Bench) -> list[Reading]:
+    """What is read from the page cache."""
+    chosen = np.random.default_rng(0).integers(0, rows, 4096)
+    first = rows // 2 // LENGTH * LENGTH
+    often = bench.size(20, 1)
     return [
-        what,
-        *(
-            f"{took[name] * 1e3:.3g} ms ({limit / took[name]:.2f})" if name in took else "-"
-            for name in names
+        Reading("7,000 consecutive rows", lambda one: one.slice(100, 7100), 7000, often),
+        Reading(
+            "7,000 consecutive rows, and their sum",
+            lambda one: one.slice(100, 7100).view(torch.int16).sum(),
+            7000,
+            often,
+            "np.memmap >= 0.9",
+        ),
+        Reading(
+            f"one example of {LENGTH} rows, copied",
+            lambda one: one.slice(first, first + LENGTH).clone(),
+            LENGTH,
+            often,
+        ),
+        Reading(
+            "4,096 random rows",
+            lambda one: one.take(chosen),
+            4096,
+            bench.size(5, 1),
+            "np.memmap >= 0.8",
+            ("Arrow IPC", "zarr"),
+        ),
+        Reading(
+            "the whole site into memory",
+            lambda one: one.whole(),
+            rows,
+            goal="np.memmap >= 0.9",
+            slow=("HF datasets", "zarr", "Arrow IPC"),
         ),
     ]
 
 
-def cold_rows(folder: Path, count: int) -> dict[str, float]:
+def of_all(reading: Reading, formats: list[Any], bench: Bench) -> Comparison:
+    """Measure one reading of all formats."""
+
+    def doing(one: Any) -> Callable[[], object]:
+        def often() -> None:
+            for _ in range(reading.times):
+                reading.action(one)
+
+        return often
+
+    ways = [way_of(one, doing(one)) for one in formats] + left_out()
+    for way in ways:
+        if way.name in reading.slow:
+            way.rounds = 2
+    count(ways[0], formats[0])
+    what = reading.what + (f", {reading.times} times" if reading.times > 1 else "")
+    nbytes = reading.rows * reading.times * ROW_BYTES
+    return compare(what, ways, bench=bench, nbytes=nbytes, goal=reading.goal)
+
+
+def means(formats: list[Any], rows: int, bench: Bench) -> Iterator[Comparison]:
+    """The mean of every unit: from what is stored, and of what nothing is stored of."""
+    able = [one for one in formats if hasattr(one, "mean")]
+    for what, method in (
+        ("float64 mean of every unit, from statistics", "mean"),
+        ("float64 mean of every unit of x * 1, streamed", "streamed_mean"),
+    ):
+        ways = [way_of(one, getattr(one, method)) for one in able]
+        count(ways[0], formats[0])
+        yield compare(what, ways, bench=bench, nbytes=rows * ROW_BYTES)
+
+
+def cold(formats: list[Any], rows: int, count: int, bench: Bench) -> Comparison:
     """Random rows that are not in the page cache, by readers that were just opened."""
     generator = np.random.default_rng(1)
-    ours: list[float] = []
-    theirs: list[float] = []
-    for _ in range(TIMES):
-        chosen = generator.integers(0, ROWS, count)
-        drop(folder / "acts")
-        with lc.open(str(folder / "acts")) as cache:
-            rows = cache["resid_out_0"].rows
-            ours.append(seconds(lambda rows=rows, chosen=chosen: rows[chosen].load()))
-        drop(folder / "raw")
-        raw = open_raw(folder)
-        theirs.append(seconds(lambda raw=raw, chosen=chosen: raw[chosen]))
-        del raw
-    return {Ours.name: float(np.median(ours)), Memmap.name: float(np.median(theirs))}
+    chosen = {one.name: generator.integers(0, rows, count) for one in formats}
+
+    def empty(one: Any) -> None:
+        one.close()
+        drop(one.paths)
+        one.open()
+        # others in each round: a disk has a cache of its own
+        chosen[one.name] = generator.integers(0, rows, count)
+
+    def taken(one: Any) -> object:
+        return one.take(chosen[one.name])
+
+    ways = []
+    for one in formats:
+        way = way_of(one, partial(taken, one))
+        way.before = partial(empty, one)
+        way.rounds = None if one.name in {Ours.name, Memmap.name} else 3
+        ways.append(way)
+    what = f"{count:,} random rows, cold"
+    return compare(what, ways + left_out(), bench=bench, nbytes=count * ROW_BYTES)
 
 
-def main() -> None:
-    """Print the table."""
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as place:
-        folder = Path(place)
-        make(folder)
-        raw = open_raw(folder)
-        peers: list[Any] = [Ours(raw, folder)]
-        peers[0].cache.close()
-        del raw  # pages that are mapped are never cold
-        cold = {count: cold_rows(folder, count) for count in (50, 4096)}
-        raw = open_raw(folder)
-        peers[0].reopen()
-        peers += [kind(raw, folder) for kind in PEERS if not missing(kind)]
-        names = [peer.name for peer in peers]
-        rows = [
-            line(what, interleaved(peers, action), names) for what, action in operations().items()
-        ]
-        for what, ours in (
-            ("float64 mean of every unit, from statistics", lambda x: x.mean("rows")),
-            ("float64 mean of every unit of x * 1, streamed", lambda x: (x * 1).mean("rows")),
-        ):
-            took = interleaved(peers[:2], partial(mean_of, ours=ours))
-            rows.append(line(what, took, names))
-        rows += [line(f"{n:,} random rows, cold", took, names) for n, took in cold.items()]
-        copied = memcpy_seconds(raw)
-    print(machine())
-    print_table(["operation", *names], rows)
-    print(f"memcpy of the whole site, to new memory: {copied * 1e3:.3g} ms")
-    for kind in PEERS:
-        if missing(kind):
-            print(f"{kind.name}: not measured, {missing(kind)} is not installed")
+def way_of(one: Any, action: Callable[[], object]) -> Way:
+    """Return one format as a way."""
+    kinds: dict[str, Kind] = {Ours.name: "ours", Memmap.name: "limit"}
+    return Way(one.name, kinds.get(one.name, "peer"), action, note=one.note)
+
+
+def left_out() -> list[Way]:
+    """Peers that are not installed."""
+    return [
+        Way(kind.name, "peer", None, skipped=absent(needs))
+        for kind, needs in PEERS.items()
+        if absent(needs)
+    ]
+
+
+def count(way: Way, ours: Ours) -> None:
+    """Have a way tell what it reads: ranges and bytes."""
+    assert way.run is not None, "ours is always there"
+    way.run()
+    ours.cache.io.reset()
+    way.run()
+    way.requests, way.nbytes = ours.cache.io.requests, ours.cache.io.bytes
 
 
 if __name__ == "__main__":
-    main()
+    alone(run)

@@ -1,33 +1,31 @@
-"""How costs grow with a dataset: `python -m benchmarks.bench_scale [--plot FILE] [FOLDER]`.
+"""How costs grow with a dataset: `python -m benchmarks.bench_scale [--long] [--json FILE]`.
 
-Datasets of 100, 1,000 and 10,000 shards of one site, with statistics, ten shards and one file per
-table to a commit; 256 rows of 64 units in a shard, so that the number of shards is what counts and
-not their bytes. A new process, which has loaded all modules, opens each: time of opening, of SQL
-with a filter that leaves 0.1 % of the rows (first, when the index of the tables is built, and
-warm), and of the top 20 of a unit (first, and warm). Then the same over `far://`, where
-every request waits and is counted. `--plot` draws the times.
+Datasets of 100 and 1,000 shards (with `--long` 10,000 too) of one site, with statistics, ten shards
+and one file per table to a commit; 256 rows of 64 units in a shard, so that the number of shards is
+what counts and not their bytes. A new process, which has loaded all modules, opens each: time of
+opening, of SQL with a filter that leaves 0.1 % of the rows (first, when the index of the tables is
+built, and warm), and of the top 20 of a unit (first, and warm). Then the same over `far://`, where
+every request waits and is counted. "time / ours" is beside the smallest dataset here: 10 for ten
+times the shards is growth in proportion, 1 is none.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
+import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lazycache as lc
-from benchmarks.far_store import LATENCY, PARALLEL, counted
-from benchmarks.measure import machine, print_table, seconds
+from benchmarks.alone import alone
+from benchmarks.child import in_child
+from benchmarks.comparing import Bench, Comparison, Measured
+from benchmarks.far_store import counted
 from benchmarks.query_data import Neurons, writer_of
 from lazycache.samples import small_cache
 
-SHARDS = (100, 1_000, 10_000)
 ROWS, WIDTH = 256, 64
 PER_COMMIT = 10
 """Shards, each as small as one that has statistics."""
@@ -38,8 +36,44 @@ ROUNDS, FAR_ROUNDS = 5, 1
 WARM = "warm"
 """What is asked several times has it in its name."""
 
-Costs = dict[str, tuple[float, int, int]]
-"""Seconds, requests and bytes by what was asked; both zero of a local folder."""
+Cost = tuple[float, int, int]
+"""Seconds, requests and bytes; both zero of a local folder."""
+Costs = dict[str, Cost]
+"""By what was asked."""
+
+
+def run(bench: Bench) -> Iterator[Comparison]:
+    """Ask datasets of ever more shards the same, in new processes."""
+    sizes = (10,) if bench.smoke else (100, 1000)
+    folders = {shards: bench.folder / str(shards) for shards in sizes + (10_000,) * bench.long}
+    for shards, folder in folders.items():
+        write(folder / "acts", shards)
+    for place, scheme in (("", ""), (", far away", "far://")):
+        # far away the delays are the same each time: fewer rounds show the same
+        rounds = bench.rounds if not scheme else min(2, bench.rounds)
+        asked = [
+            {
+                shards: ask_anew(f"{scheme}{folder / 'acts'}", folder / f"kept{number}{scheme[:3]}")
+                for shards, folder in folders.items()
+            }
+            for number in range(rounds)
+        ]
+        yield from comparisons(asked, place)
+    for folder in folders.values():
+        shutil.rmtree(folder)
+
+
+def comparisons(asked: list[dict[int, Costs]], place: str) -> Iterator[Comparison]:
+    """One for each question: the datasets beside the smallest one."""
+    for what in next(iter(asked[0].values())):
+        ways = []
+        for shards in asked[0]:
+            costs = [costs[shards][what] for costs in asked]
+            way = Measured(f"{shards:,} shards", "ours", [cost[0] for cost in costs])
+            if place:
+                _, way.requests, way.nbytes = costs[-1]
+            ways.append(way)
+        yield Comparison(f"{what}{place}", 0, ways)
 
 
 def write(path: Path, shards: int) -> None:
@@ -73,88 +107,25 @@ def ask(url: str) -> Costs:
     return found
 
 
-def measured(action: Callable[[int], Any], *, times: int) -> tuple[float, int, int]:
+def measured(action: Callable[[int], Any], *, times: int) -> Cost:
     """Median time of an action, with its mean requests and bytes."""
-    before = counted()
-    took = [seconds(lambda number=number: action(number)) for number in range(times)]
+    before, took = counted(), []
+    for number in range(times):
+        start = time.perf_counter()
+        action(number)
+        took.append(time.perf_counter() - start)
     requests, nbytes = (now - then for now, then in zip(counted(), before, strict=True))
     return statistics.median(took), requests // times, nbytes // times
 
 
-def ask_anew(url: str, caches: Path) -> Costs:
+def ask_anew(url: str, kept: Path) -> Costs:
     """Ask in a process of its own, which finds no index of the tables."""
-    command = [sys.executable, "-m", "benchmarks.bench_scale", "--ask", url]
-    environment = os.environ | {"LAZYCACHE_CACHE_DIR": str(caches)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: Costs = json.loads(done.stdout)
+    answer = in_child(
+        "benchmarks.bench_scale:ask", url, environment={"LAZYCACHE_CACHE_DIR": str(kept)}
+    )
+    found: Costs = answer.result
     return found
 
 
-def table(costs: dict[int, Costs], show: Callable[[tuple[float, int, int]], str]) -> None:
-    """Print a line for each thing that was asked, a column for each number of shards."""
-    rows = [[what, *(show(costs[shards][what]) for shards in costs)] for what in costs[min(costs)]]
-    print_table(["", *(f"{shards:,} shards" for shards in costs)], rows)
-
-
-def text(spent: float) -> str:
-    """Seconds as text."""
-    return f"{spent * 1e3:.3g} ms" if spent < 10 else f"{spent:.3g} s"
-
-
-def draw(near: dict[int, Costs], far: dict[int, Costs], path: Path) -> None:
-    """Draw the times of both, as SVG."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    mpl.rcParams["svg.hashsalt"] = "lazycache"  # the same figure is the same file
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, costs, title in zip(axes, (near, far), ("local disk", "object store"), strict=True):
-        for color, what in enumerate(dict.fromkeys(w.split(", ")[0] for w in costs[min(costs)])):
-            lines(axis, costs, what, color=f"C{color}")
-        axis.set(xscale="log", yscale="log", xlabel="shards", title=title)
-        axis.grid(visible=True, alpha=0.3)
-    axes[0].set_ylabel("seconds")
-    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-
-
-def lines(axis: Any, costs: dict[int, Costs], what: str, *, color: str) -> None:
-    """Draw what is asked first as a line, warm as a dashed one."""
-    for name in (w for w in costs[min(costs)] if w.split(", ")[0] == what):
-        style = "--" if name.endswith(WARM) else "-"
-        spent = [costs[shards][name][0] for shards in costs]
-        axis.plot(list(costs), spent, style, color=color, marker="o", label=name)
-
-
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?")
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--ask", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.ask:
-        print(json.dumps(ask(asked.ask)))
-        return
-    near: dict[int, Costs] = {}
-    far: dict[int, Costs] = {}
-    for shards in SHARDS:
-        with tempfile.TemporaryDirectory(dir=asked.folder) as place:
-            folder = Path(place)
-            spent = seconds(lambda folder=folder, shards=shards: write(folder / "acts", shards))
-            print(f"{shards:,} shards were written in {text(spent)}", file=sys.stderr)
-            near[shards] = ask_anew(str(folder / "acts"), folder / "near")
-            far[shards] = ask_anew(f"far://{folder / 'acts'}", folder / "far")
-    print(machine())
-    print("Local disk, in the page cache:")
-    table(near, lambda cost: text(cost[0]))
-    print(f"Object store, {LATENCY * 1e3:.0f} ms per request, {PARALLEL} at once:")
-    table(far, lambda cost: f"{text(cost[0])}, {cost[1]:,} requests, {cost[2] / 1e6:.3g} MB")
-    if asked.plot:
-        draw(near, far, asked.plot)
-
-
 if __name__ == "__main__":
-    main()
+    alone(run)

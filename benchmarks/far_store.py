@@ -16,14 +16,16 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
+from benchmarks.comparing import Way
+
 LATENCY, BANDWIDTH, PARALLEL = 0.02, 200e6, 16
 
 
-class FarFileSystem(LocalFileSystem):
+class FarFileSystem(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Reads of a local folder as if it were far away. Read only: `far://` writes nothing."""
 
     protocol = "far"
-    requests, bytes = 0, 0
+    requests, passed = 0, 0
     _counting, _link = threading.Lock(), threading.Lock()
 
     @classmethod
@@ -75,7 +77,7 @@ class FarFileSystem(LocalFileSystem):
         """Wait as long as a request of so many bytes takes, and count it."""
         with cls._counting:
             FarFileSystem.requests += 1
-            FarFileSystem.bytes += count
+            FarFileSystem.passed += count
         time.sleep(LATENCY)
         if count:
             with cls._link:
@@ -95,4 +97,18 @@ fsspec.register_implementation("far", FarFileSystem, clobber=True)
 
 def counted() -> tuple[int, int]:
     """Requests and bytes so far."""
-    return FarFileSystem.requests, FarFileSystem.bytes
+    return FarFileSystem.requests, FarFileSystem.passed
+
+
+def counting(way: Way) -> Way:
+    """Count the requests and bytes of every run of a way; what it says is those of the last."""
+    action = way.run
+
+    def run() -> object:
+        before = counted()
+        done = None if action is None else action()
+        way.requests, way.nbytes = (now - then for now, then in zip(counted(), before, strict=True))
+        return done
+
+    way.run = run
+    return way

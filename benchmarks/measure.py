@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
 import platform
 import re
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,6 +48,59 @@ def machine() -> str:
         f"{model}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )
+
+
+def surroundings(command: str) -> dict[str, Any]:
+    """What belongs to every figure: machine, date, load, versions, commit and command."""
+    return {
+        "command": command.strip(),
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{machine()}, {memory() / 2**30:.0f} GiB of memory",
+        "load": list(os.getloadavg()),
+        "commit": commit(),
+        "versions": versions(),
+    }
+
+
+def memory() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def commit() -> str:
+    """Return the commit that is checked out, and whether files differ from it."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # no git, or an unpacked archive
+    return found.stdout.strip()
+
+
+PACKAGES = (
+    *("torch", "numpy", "pyarrow", "duckdb", "transformers", "datasets", "safetensors"),
+    *("pylance", "zarr", "tensordict", "pandas", "transformer-lens", "nnsight", "tdhook"),
+    *("easyroutine", "sae-lens", "torchlens", "lmprobe", "webdataset", "litdata"),
+    "mosaicml-streaming",
+)
+"""Whose versions are told."""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what takes part and is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # a peer that is absent is named where it is skipped
+    return found
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -16,6 +16,7 @@ class Ours:
     """A lazycache dataset."""
 
     name = "lazycache"
+    note = ""
 
     def __init__(self, data: Data, folder: Path, *, url: str | None = None) -> None:
         self.data, self.url, self.site = data, url or data.url, data.site

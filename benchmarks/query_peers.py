@@ -8,8 +8,6 @@ a hit, which lazycache does.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ class Memmap:
     """`np.memmap` of the raw matrix, and torch: a scan of all rows."""
 
     name = "memmap + torch"
+    note = "a scan of all rows, without the tokens around a hit"
 
     def __init__(self, data: Data, folder: Path) -> None:
         self.data, self.paths = data, [data.raw_path]
@@ -107,6 +106,9 @@ class Memmap:
 class _DuckDB:
     """Values in a file that DuckDB reads."""
 
+    name = ""
+    note = ""
+
     def __init__(self, data: Data, path: Path) -> None:
         self.data, self.paths = data, [path]
         self.table = f"read_parquet('{path}')"
@@ -154,6 +156,7 @@ class Lists(_DuckDB):
     """DuckDB over Parquet with a list of floats per row: how embeddings are usually kept."""
 
     name = "DuckDB, Parquet lists"
+    note = "holds float32"
 
     def __init__(self, data: Data, folder: Path) -> None:
         import pyarrow as pa
@@ -176,7 +179,7 @@ class Lists(_DuckDB):
     def rows_of_token(self, token: int) -> torch.Tensor:
         """The rows of one token."""
         query = f"SELECT x FROM {self.table} WHERE token_id = {token}"
-        column = self.db.execute(query).to_arrow_table()["x"].combine_chunks()
+        column = self.db.sql(query).to_arrow_table()["x"].combine_chunks()
         flat = column.flatten().to_numpy()
         return torch.from_numpy(flat.reshape(-1, self.data.shape[1]).copy())
 
@@ -199,6 +202,7 @@ class Wide(_DuckDB):
     """DuckDB over Parquet with a column for each unit: what suits questions about one unit best."""
 
     name = "DuckDB, wide Parquet"
+    note = "holds float32"
 
     def __init__(self, data: Data, folder: Path) -> None:
         import pyarrow as pa
@@ -242,6 +246,7 @@ class Lance:
     """A Lance dataset of fixed-size lists of float16, without an index."""
 
     name = "Lance"
+    note = "holds float16, no index"
 
     def __init__(self, data: Data, folder: Path) -> None:
         import lance
@@ -310,12 +315,14 @@ class Pandas:
     """A pandas table of float32 in memory: how groups are usually averaged."""
 
     name = "pandas, in memory"
+    note = "holds float32, in memory"
 
     def __init__(self, data: Data, folder: Path) -> None:
         import pandas as pd
 
         values = torch.from_numpy(data.raw()).view(torch.bfloat16).float().numpy()
-        self.frame, self.paths = pd.DataFrame(values), []
+        self.frame = pd.DataFrame(values)
+        self.paths: list[Path] = []
         self.labels = data.columns["label"]
 
     def close(self) -> None:
@@ -324,25 +331,16 @@ class Pandas:
 
     def group_means(self) -> Any:
         """Means of all units by label."""
-        return torch.from_numpy(self.frame.groupby(self.labels).mean().to_numpy())
+        return torch.from_numpy(self.frame.groupby(self.labels).mean().to_numpy().copy())
 
 
-PEERS: dict[type[Any], str | None] = {Memmap: None, Lists: None, Wide: None, Lance: "lance"}
+PEERS: dict[type[Any], str] = {
+    Memmap: "numpy",
+    Lists: "duckdb",
+    Wide: "duckdb",
+    Lance: "lance",
+}
 """The peers that hold all values in a file, and the module that each needs."""
-
-
-def missing(needs: str | None) -> bool:
-    """Whether a module is not there."""
-    return needs is not None and importlib.util.find_spec(needs) is None
-
-
-def drop(paths: list[Path]) -> None:
-    """Take files, and the files of folders, out of the page cache."""
-    for path in paths:
-        for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _schema() -> Any:

@@ -1,0 +1,117 @@
+"""All benchmarks: `python -m benchmarks [--smoke] [--only A,B] [--json FILE] [--update DOC]`.
+
+Every stage runs in a process of its own, one after the other, so that its peak memory is its own
+and nothing another one left is in the way. Installs nothing: peers that are absent are named in the
+tables (`pip install -c .ci/constraints.txt ".[bench]"` brings them). A quarter of an hour on two
+cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.alone import measure
+from benchmarks.measure import surroundings
+from benchmarks.report import check_marks, header, stage_table, update
+
+STAGES = (
+    "limits",
+    "capture",
+    "smollm2",
+    "write",
+    "read",
+    "query",
+    "loader",
+    "remote",
+    "tiles",
+    "open",
+    "scale",
+)
+"""Modules `bench_NAME`, in the order in which they run."""
+
+
+def main() -> None:
+    """Run what was asked for, print its tables, and end with 1 if a stage failed."""
+    asked = arguments()
+    if asked.update is not None:
+        check_marks(asked.update, asked.only)
+    report = measured(asked) if asked.results is None else read(asked.results)
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(header(report))
+    for name, stage in report["stages"].items():
+        print(f"\n## {name}\n\n{stage_table(stage)}")
+    if asked.update is not None:
+        update(asked.update, report)
+    sys.exit(any(stage.get("failed") for stage in report["stages"].values()))
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round, two at once")
+    parser.add_argument("--long", action="store_true", help="also what takes many minutes")
+    parser.add_argument("--only", type=named, default=STAGES, metavar="A,B", help=", ".join(STAGES))
+    parser.add_argument("--folder", type=Path, help="the disk that is measured")
+    parser.add_argument("--json", type=Path, help="write all that was measured there")
+    parser.add_argument("--update", type=Path, help="write the tables into this document")
+    parser.add_argument(
+        "--from", type=Path, dest="results", metavar="JSON", help="measure nothing: show this"
+    )
+    return parser.parse_args()
+
+
+def named(text: str) -> tuple[str, ...]:
+    """Return the stages that a list names, in their order."""
+    chosen = text.split(",")
+    if unknown := sorted(set(chosen) - set(STAGES)):
+        raise argparse.ArgumentTypeError(f"no stage {', '.join(unknown)}; {', '.join(STAGES)}")
+    return tuple(name for name in STAGES if name in chosen)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read what a run wrote by `--json`."""
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def measured(asked: argparse.Namespace) -> dict[str, Any]:
+    """Run the stages; return what the JSON holds."""
+    found: dict[str, Any] = surroundings("python -m benchmarks " + " ".join(sys.argv[1:]))
+    # nothing is timed where it only has to run
+    with ThreadPoolExecutor(2 if asked.smoke else 1) as pool:
+        stages = pool.map(partial(stage, asked=asked), asked.only)
+        found["stages"] = dict(zip(asked.only, stages, strict=True))
+    return found
+
+
+def stage(name: str, *, asked: argparse.Namespace) -> dict[str, Any]:
+    """Run one stage in its process; return what it measured, or how it failed."""
+    start = time.perf_counter()
+    # a fresh interpreter, unless nothing is measured: torch was imported once for all then
+    context = multiprocessing.get_context("forkserver" if asked.smoke else "spawn")
+    if asked.smoke:
+        context.set_forkserver_preload(["benchmarks.alone", "lazycache.samples", "duckdb"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        done = pool.submit(
+            measure, f"benchmarks.bench_{name}", asked.folder, smoke=asked.smoke, long=asked.long
+        )
+        error = done.exception()
+    print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    if error is None:
+        return done.result()
+    traceback.print_exception(error, file=sys.stderr)
+    return {"failed": f"{type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    main()

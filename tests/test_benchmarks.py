@@ -1,0 +1,138 @@
+"""The benchmarks: that all of them run, and that their table says what was measured."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # benchmarks are no installed package
+
+from benchmarks.__main__ import STAGES  # noqa: E402
+from benchmarks.comparing import Bench, Comparison, Measured, Took, Way, compare  # noqa: E402
+from benchmarks.goals import judge  # noqa: E402
+from benchmarks.report import check_marks, rows_of, stage_table, update  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """What `python -m benchmarks --smoke` wrote."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    command = [sys.executable, "-m", "benchmarks", "--smoke", "--json", folder / "all.json"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    done = subprocess.run(
+        [*command, "--folder", folder / "disk"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list((folder / "disk").iterdir()), "a stage left files behind"
+    return json.loads((folder / "all.json").read_text())
+
+
+@pytest.mark.slow
+def test_every_stage_runs_and_measures_ours(report):
+    """A smoke run ends well; each way of each operation was measured, or says why not."""
+    assert tuple(report["stages"]) == STAGES
+    for name, stage in report["stages"].items():
+        assert stage["comparisons"], name
+        assert stage["peak_rss"] > 50e6, name
+        for one in stage["comparisons"]:
+            timed = [way for way in one["ways"] if way["seconds"]]
+            assert timed, (name, one["operation"])
+            for way in one["ways"]:
+                assert bool(way["seconds"]) != bool(way["skipped"]), (name, one["operation"], way)
+    assert {"machine", "date", "load", "commit", "versions", "command"} < set(report)
+
+
+@pytest.mark.slow
+def test_goals_are_about_ways_that_are_there(report):
+    """Every goal of every stage can be judged; operations have names of their own."""
+    for stage in report["stages"].values():
+        operations = [one["operation"] for one in stage["comparisons"]]
+        assert len(set(operations)) == len(operations)
+        for one in stage["comparisons"]:
+            judge(one["goal"], one["ways"])
+
+
+def test_the_document_has_a_place_for_every_table():
+    """`--update docs/performance.md` finds a mark for each stage."""
+    check_marks(ROOT / "docs" / "performance.md", STAGES)
+
+
+def test_ways_take_turns_after_a_round_that_is_not_counted(tmp_path):
+    """One warm-up each, then rounds that each begin with the next way."""
+    done: list[str] = []
+    ways = [
+        Way("a", "ours", lambda: done.append("a"), before=lambda: done.append("before a")),
+        Way("b", "peer", lambda: Took(2.0, 1.0), rounds=2),
+        Way("c", "peer", None, skipped="c is not installed"),
+        Way("d", "limit", lambda: done.append("d")),
+    ]
+    found = compare("x", ways, bench=Bench(tmp_path), nbytes=8)
+    a = ["before a", "a"]
+    assert done == [*a, "d", *a, "d", "d", *a, "d", *a, *a, "d", "d", *a]
+    assert [len(way.seconds) for way in found.ways] == [5, 2, 0, 5]
+    assert found.ways[1].seconds == [2.0, 2.0]
+    assert found.ways[1].cpu == [1.0, 1.0]
+
+
+def comparison(goal=""):
+    """Three rounds of ours, a peer, a limit and one that is absent."""
+    ways = [
+        Measured("lazycache", "ours", [2.0, 4.0, 1.0], nbytes=5_000_000, requests=1234),
+        Measured("other", "peer", [6.0, 4.0, 4.0]),
+        Measured("slower", "peer", [80.0]),
+        Measured("absent", "peer", skipped="absent is not installed"),
+        Measured("raw", "limit", [1.0, 3.0, 1.0]),
+    ]
+    return asdict(Comparison("read", 4_000_000, ways, goal))
+
+
+def test_goals_are_judged_by_ratios_of_the_same_round():
+    """Medians of 3, 1 and 4, not of the medians; a way that was not measured reaches nothing."""
+    one = comparison("best peer >= 3; limit >= 0.9; raw <= 1.4; absent >= 1")
+    found = [(verdict.ratio, verdict.reached) for verdict in judge(one["goal"], one["ways"])]
+    assert found == [(3.0, True), (0.75, False), (4 / 3, True), (None, False)]
+    with pytest.raises(ValueError, match="there are lazycache, other, slower, absent, raw"):
+        judge("memmap >= 1", one["ways"])
+    with pytest.raises(ValueError, match="a goal reads"):
+        judge("fast", one["ways"])
+
+
+def test_a_row_says_how_long_how_much_and_beside_ours():
+    """Median, range, ratio with its range, MB/s, bytes and requests, in this order."""
+    shown = rows_of(comparison())
+    assert shown == [
+        ["read", "**lazycache**", "2 s", "1 s - 4 s", "", "2", "", "5 MB", "1,234", ""],
+        ["", "other", "4 s", "4 s - 6 s", "3 (1-4)", "1", "", "", "", ""],
+        ["", "slower", "80 s", "80 s - 80 s", "40", "0", "", "", "", ""],
+        ["", "*raw*", "1 s", "1 s - 3 s", "0.75 (0.5-1)", "4", "", "", "", ""],
+    ]
+
+
+def test_tables_go_between_their_marks_and_nowhere_else(tmp_path):
+    """What stood between the marks is replaced, text around stays, a missing mark stops it all."""
+    document = tmp_path / "performance.md"
+    before = "a\n<!-- table: run -->\nold\n<!-- end -->\nb\n<!-- table: read -->\n<!-- end -->\nc\n"
+    document.write_text(before)
+    stage = {"seconds": 1.0, "peak_rss": 3e8, "comparisons": [comparison("limit >= 0.9")]}
+    told = {"command": "x", "date": "today", "commit": "1", "machine": "m", "versions": {}}
+    run = told | {"load": [1.0], "stages": {"read": stage}}
+    update(document, run)
+    text = document.read_text()
+    assert text.startswith("a\n<!-- table: run -->\n\n`x`, today, commit 1; m; load before it 1.00")
+    assert f"b\n<!-- table: read -->\n\n{stage_table(stage)}\n\n<!-- end -->\nc\n" in text
+    assert "- read: limit >= 0.9: 0.75, **not reached**" in text
+    assert "- absent: absent is not installed" in text
+    assert "old" not in text
+    with pytest.raises(ValueError, match="needs <!-- table: write -->"):
+        update(document, run | {"stages": {"read": stage, "write": stage}})
+    assert document.read_text() == text
