@@ -13,6 +13,7 @@ from typing import Any
 
 from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.dataset.versions import check_same
+from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.values.value_trees import Encoder, as_text
 from lazycache.catalog.checkpoints import after_commit
 from lazycache.catalog.entry_records import MOST_TREE_BYTES
@@ -32,6 +33,7 @@ from lazycache.errors import (
 )
 from lazycache.mapping.contents import Contents
 from lazycache.rewriting import rewrite
+from lazycache.row_values import add_site, is_site
 from lazycache.storage.layout import CARD, FILE_PREFIXES, IDENTITY, LOG_PREFIX
 from lazycache.storage.open_store import Url, open_store
 from lazycache.storage.store import Store
@@ -74,10 +76,18 @@ def save(
 
 def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
     """Add values to the dataset behind a cache; see `ActivationCache.persist`."""
-    encoded = _encoded(values.items())
-    if not encoded:
+    columns = {name: value for name, value in values.items() if is_site(sites, name, value)}
+    encoded = _encoded((name, value) for name, value in values.items() if name not in columns)
+    if not values:
         return sites.version
     check_same(sites)
+    version = sites.version
+    for name, value in columns.items():
+        version = _added(sites, name, value)
+    return _add_entries(sites, encoded) if encoded else version
+
+
+def _add_entries(sites: StoredSites, encoded: list[Value]) -> int:
     files = EntryFiles(sites.store)
     try:
         commit = _commit(files.write(encoded))
@@ -97,6 +107,14 @@ def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
         raise
     after_commit(sites.store, written.version)
     return written.version
+
+
+def _added(sites: StoredSites, name: str, value: LazyTensor) -> int:
+    try:
+        check_decides(sites.store)
+        return add_site(sites, name, value)
+    except StorageError as exc:
+        raise _told(exc, sites) from exc
 
 
 def _may_be_named(store: Store, commits: Sequence[Commit]) -> bool:

@@ -1,16 +1,29 @@
 """The scripts in `examples/` run as they stand."""
 
+import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import lazycache as lc
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
-OTHERWISE = ("s3_server", "share_over_s3", "torchrun_capture")
+OTHERWISE = (
+    "probe",
+    "s3_server",
+    "sae_features",
+    "sae_model",
+    "share_over_s3",
+    "torchrun_capture",
+    "train_sae",
+)
 """What is not run with a folder as its argument."""
 
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in OTHERWISE)
@@ -43,6 +56,52 @@ def test_a_dataset_is_shared_over_s3(s3):
     (asked,) = re.findall(r"that took 1 requests for ([0-9,]+) bytes", done.stdout)
     needed, block = 10 * 9 * 384 * 4, 4096  # the cache of what was read keeps whole blocks
     assert needed <= int(asked.replace(",", "")) < needed + 2 * block
+
+
+@pytest.mark.slow
+def test_a_probe_learns_from_batches_what_the_library_solves(tmp_path, monkeypatch, capsys):
+    """Words of code and of prose are told apart in a module that was never seen, by context."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    probe = importlib.import_module("probe")
+    monkeypatch.setattr(probe, "HELD_OUT", "heapq")
+    right = probe.main(str(tmp_path), ("textwrap",), epochs=4)
+    assert list(right) == ["embed", "resid_out_1", "resid_out_3", "resid_out_5"]
+    assert right["resid_out_3"] > 0.75
+    assert "LazyTensor(" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_autoencoder_is_trained_in_two_parts_and_its_features_are_asked(tmp_path, monkeypatch):
+    """Stopped after a checkpoint it ends bit-equal; its features are a site, found by SQL."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("train_sae")
+    folders = [str(tmp_path / name) for name in ("whole", "parts")]
+    small = {"pages": 2, "features": 48, "epochs": 4, "every": 2}
+    example.capture(folders[0], small["pages"]).close()
+    shutil.copytree(*folders)
+    losses = example.main(folders[0], **small)
+    assert len(losses) > 7
+    assert losses[-1] < 0.9 * losses[0]
+    with monkeypatch.context() as patch:
+        steps = iter(range(5))
+        step = torch.optim.Adam.step
+        # the sixth step finds no number left
+        patch.setattr(torch.optim.Adam, "step", lambda adam: (next(steps), step(adam)))
+        with pytest.raises(StopIteration):
+            example.main(folders[1], **small)
+    assert example.main(folders[1], str(tmp_path / "loss.png"), **small) == losses
+    assert (tmp_path / "loss.png").stat().st_size > 10_000
+    whole, parts = (lc.open(folder)["sae"] for folder in folders)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+    cache = importlib.import_module("sae_features").main(folders[0], rare=1.0)
+    encode = importlib.import_module("sae_model").encoder(cache)
+    features = encode(cache["resid_out_3"].rows.load())
+    assert cache.sites["features"].table == "tokens"
+    assert torch.equal(cache["features"].rows.load(), features)
+    assert int((features > 0).sum(1).max()) <= 24
+    asked = cache.sql("SELECT unit(features, 7) FROM tokens ORDER BY row").fetchall()
+    assert [value for (value,) in asked] == features[:, 7].tolist()
 
 
 def test_every_benchmark_can_be_loaded():

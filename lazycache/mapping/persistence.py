@@ -75,6 +75,10 @@ class Persistence(OverDatasets):
         The cache goes on showing its snapshot, and these values; who opens the dataset after this
         has them too. Of several values stored under one name the last counts.
 
+        A lazy tensor of this dataset that has a row for each row of `tokens`, or of `examples`,
+        becomes a site beside those it was made of, in a commit of its own: a column of SQL, with
+        statistics. So `cache["features"] = cache["resid_out_3"].map(sae.encode)` is stored.
+
         Args:
             *keys: Which; none for all that are in memory.
 
@@ -85,9 +89,11 @@ class Persistence(OverDatasets):
             SiteNotFoundError: no such value in memory; names the nearest.
             UnsupportedDtypeError: a value that cannot be stored; nothing was written.
             ReadOnlyError: the dataset cannot be written to.
+            CommitConflictError: the dataset has such a site since it was opened.
             LazycacheError: there is no dataset behind the cache, or several.
 
-        Cost: as `save`, of these values alone.
+        Cost: as `save`, of these values alone. What becomes a site is computed once, in batches of
+        32 MiB.
 
         Example:
             >>> from lazycache.samples import small_cache
@@ -95,6 +101,11 @@ class Persistence(OverDatasets):
             >>> cache["probe"] = cache["resid_out_0"].mean("rows")
             >>> cache.persist("probe")
             2
+            >>> cache["twice"] = cache["resid_out_0"] * 2
+            >>> cache.persist("twice")
+            3
+            >>> cache.refresh().sql("SELECT max(unit(twice, 1)) FROM tokens").fetchone()
+            (22.0,)
         """
         sites = self._dataset("persist(key) adds to it", "cache.save(url) writes a new one")
         chosen = keys or [key for key, one in self.segments.items() if not _as_stored(one)]

@@ -30,7 +30,7 @@ class Loads:
         The tensor is the caller's own, to be written to in any way: nothing reaches the file or
         other loads, and pickling it writes these rows only.
 
-        Cost: 64 KiB or more of one chunk of a local dataset, in the stored dtype and at least half
+        Cost: 256 KiB or more of one chunk of a local dataset, in the stored dtype and at least half
         of each row, are not copied: a private map of these rows. The file must not be truncated
         while the tensor lives. Otherwise one allocation and one copy of what is selected.
 

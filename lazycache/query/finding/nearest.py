@@ -12,7 +12,7 @@ import torch
 
 from lazycache.cache.aggregates.row_stream import by_rows, row_parts
 from lazycache.cache.files.parallel import ordered, threads
-from lazycache.cache.selecting.plan import as_array
+from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.errors import QueryError
 from lazycache.query.asked import Cache, Params, Site, tensor_of
 from lazycache.query.finding.best_rows import BestRows
@@ -90,14 +90,14 @@ def nearest(x: LazyTensor, vectors: torch.Tensor, k: int, metric: Metric) -> Bes
     k = min(k, max(1, stream.rows))
     search = _Search(vectors, k, metric, x)
 
-    def numbered() -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def numbered() -> Iterator[tuple[Rows, torch.Tensor]]:
         for rows in row_parts(x):
             at = 0
             for block in x.scan(rows, block_rows=_block_rows(x, len(vectors))):
-                yield as_array(rows[at : at + len(block)]), stream.matrix(block)
+                yield rows[at : at + len(block)], stream.matrix(block)
                 at += len(block)
 
-    def look(numbered: tuple[np.ndarray, torch.Tensor]) -> list[_Pairs]:
+    def look(numbered: tuple[Rows, torch.Tensor]) -> list[_Pairs]:
         return search.look(*numbered)
 
     if stream.rows:
@@ -136,12 +136,13 @@ class _Search:
         self.best = BestRows(len(vectors), k)
         """What was found so far: a bar to what comes, though blocks are looked at some ahead."""
 
-    def look(self, numbers: np.ndarray, block: torch.Tensor) -> list[_Pairs]:
+    def look(self, numbers: Rows, block: torch.Tensor) -> list[_Pairs]:
         """Return queries, exact values and rows of what may be among the best."""
         if block.dtype not in _FLOATS:
             block = block.to(torch.float64)
         known, latest = self.best.bars
-        bars, later = torch.from_numpy(known), int(numbers.min()) > latest
+        first_row = min(numbers[0], numbers[-1]) if isinstance(numbers, range) else numbers.min()
+        bars, later = torch.from_numpy(known), int(first_row) > latest
         found, first = [], 0
         fast = block.to(self._arithmetic.dtype)
         norms = None if self._norms is None else self._norms.of(numbers)
@@ -151,10 +152,10 @@ class _Search:
             products = self._arithmetic.products(fast, tile.vectors(self._arithmetic), norms)
             norms = products.norms
             there = self._candidates(tile, block, products, bar, later=later)
-            rows, queries = _places(there)
-            if len(rows):
+            if there is not None:
+                rows, queries = _places(there)
                 values = tile.exact(block, rows, queries)
-                found.append((queries + first, values, numbers[rows]))
+                found.append((queries + first, values, as_array(numbers)[rows]))
             first += len(tile)
         if is_new and norms is not None and self._norms is not None:
             self._norms.keep(numbers, norms)
@@ -168,12 +169,15 @@ class _Search:
         bars: torch.Tensor,
         *,
         later: bool,
-    ) -> torch.Tensor:
-        """Return which pairs may reach the bars: bool[rows, queries]."""
+    ) -> torch.Tensor | None:
+        """Return which pairs may reach the bars: bool[rows, queries]; None: none does."""
         arithmetic = self._close
         products = products.with_zeros(block, tile)
         bars, there = self._above(products, tile, bars, later=later)
-        if self._arithmetic is not arithmetic and self._is_much(there):
+        reached = int(there.count_nonzero())
+        if not reached:
+            return None
+        if self._arithmetic is not arithmetic and self._is_much(reached, tile):
             close = there.any(dim=1).nonzero()[:, 0]
             part = block[close]
             products = arithmetic.products(part.to(arithmetic.dtype), tile.vectors(arithmetic))
@@ -186,18 +190,20 @@ class _Search:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the bars, raised by the rows themselves where many reach them; and which do."""
         there = products.may_reach(tile, bars, later=later)
-        if len(there) >= self._k and self._is_much(there):
+        if len(there) >= self._k and self._is_much(int(there.count_nonzero()), tile):
             raised = torch.maximum(bars, products.reached(tile, self._k))
             # of rows that are as good as these the first are not known: none is left out
             return raised, there & products.may_reach(tile, raised, later=False)
         return bars, there
 
-    def _is_much(self, there: torch.Tensor) -> bool:
-        return int(there.count_nonzero()) > _FEW + _MANY * self._k * there.shape[1] // 2
+    def _is_much(self, reached: int, tile: QueryTile) -> bool:
+        return reached > _FEW + _MANY * self._k * len(tile) // 2
 
     @staticmethod
-    def _without_nan(block: torch.Tensor, odd: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        if not bool(odd.any()):
+    def _without_nan(
+        block: torch.Tensor, odd: torch.Tensor | None, there: torch.Tensor
+    ) -> torch.Tensor:
+        if odd is None or not bool(odd.any()):
             return there
         rows = there.any(dim=1).nonzero()[:, 0]
         there[rows] &= ~block[rows].isnan().any(dim=1)[:, None]

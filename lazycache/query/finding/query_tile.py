@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -32,6 +33,7 @@ class QueryTile:
         """bool[queries]: fast arithmetic says nothing of these."""
         self.any_odd = bool(self.odd.any())
         """Whether there are any."""
+        self._latest: tuple[tuple[Hashable, ...], tuple[torch.Tensor, ...]] = ((), ())
         self._exact = exact.numpy()
         self._in = {one.dtype: exact.to(one.dtype) for one in (BFLOAT16, FLOAT32, FLOAT64)}
         self._lost = {
@@ -52,6 +54,20 @@ class QueryTile:
         lost = self._lost[arithmetic.dtype] * (1 + 1e-6)
         error: torch.Tensor = lost + self.norms * arithmetic.slack(self.units)
         return error
+
+    def kept(
+        self, key: tuple[Hashable, ...], work: Callable[[], tuple[torch.Tensor, ...]]
+    ) -> tuple[torch.Tensor, ...]:
+        """Return what `work` gives, or what it gave for this key if that was asked for last.
+
+        Bars seldom change from one block to the next, and what follows from them is many small
+        operations.
+        """
+        known, found = self._latest  # replaced as a whole: others may do so at any time
+        if known != key:
+            found = work()
+            self._latest = key, found
+        return found
 
     def bars(self, values: torch.Tensor) -> torch.Tensor:
         """Return exact values, of which more is better, as fast scores: float64[queries]."""

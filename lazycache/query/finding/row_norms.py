@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lazycache.cache.reading.reader import Reader
+from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.codec.dtypes import by_name
 
 if TYPE_CHECKING:
@@ -45,18 +46,22 @@ class RowNorms:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def of(self, rows: np.ndarray) -> torch.Tensor | None:
+    def of(self, rows: Rows) -> torch.Tensor | None:
         """Return the lengths of rows, float32[n]; None if some are not known."""
-        if not len(rows) or int(rows.max()) >= len(self._lengths):
+        if isinstance(rows, range) and rows.step == 1:
+            known = self._lengths[rows.start : rows.stop]
+        else:
+            rows = as_array(rows)
+            known = self._lengths[rows[rows < len(self._lengths)]]
+        # one look for both what is not known and what is zero
+        least = float(known.min(initial=np.inf))
+        if not len(rows) or len(known) < len(rows) or least == 0 or (least < 0 and not known.all()):
             return None
-        found = self._lengths[rows]
-        if not found.all():
-            return None
-        found[found < 0] = 0.0
-        return torch.from_numpy(found)
+        return torch.from_numpy(np.maximum(known, 0.0))
 
-    def keep(self, rows: np.ndarray, norms: torch.Tensor) -> None:
+    def keep(self, rows: Rows, norms: torch.Tensor) -> None:
         """Keep the lengths of rows: int64[n], float32[n]."""
+        rows = as_array(rows)
         there = rows < len(self._lengths)
         found = norms.numpy()
         self._lengths[rows[there]] = np.where(found == 0, np.float32(-1), found)[there]

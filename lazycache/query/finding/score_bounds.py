@@ -61,10 +61,14 @@ class Arithmetic:
             norms = torch.cat([norm for _, norm in parts]).float()
         else:
             dots = block @ one
-        known = (norms >= LOW) & (norms <= HIGH)
+        odd = None
+        # of most blocks the least and the greatest norm say that there is none
+        least, most = norms.aminmax() if len(norms) else (norms.sum(), norms.sum())
+        if not (float(least) >= LOW and float(most) <= HIGH):
+            odd = ~((norms >= LOW) & (norms <= HIGH))
         if self.slack(block.shape[1]) > _MOST_SLACK:
-            known[:] = False
-        return Products(dots.reshape(len(block), len(vectors)), norms, ~known, self)
+            odd = torch.ones_like(norms, dtype=torch.bool)
+        return Products(dots.reshape(len(block), len(vectors)), norms, odd, self)
 
     def slack(self, units: int) -> float:
         """Return the error of a sum of `units` products, relative to |x| |q|; see Higham 2002, 3.1.
@@ -92,8 +96,9 @@ class Products:
     """[rows, queries]: x . q, in the dtype of the arithmetic."""
     norms: torch.Tensor
     """float32[rows]: |x|."""
-    odd: torch.Tensor
-    """bool[rows]: of these rows nothing is known: tiny, huge, zero, or not finite."""
+    odd: torch.Tensor | None
+    """bool[rows]: of these rows nothing is known: tiny, huge, zero, or not finite. None: of all
+    rows something is."""
     arithmetic: Arithmetic
     """How they were computed."""
 
@@ -102,7 +107,7 @@ class Products:
 
         Of floats that float32 holds. Their cosine is 0, as that of a row across.
         """
-        if block.dtype == torch.float64 or not bool((self.norms == 0).any()):
+        if self.odd is None or block.dtype == torch.float64 or not bool((self.norms == 0).any()):
             return self
         zero = self.norms == 0
         zero[zero.clone()] = (block[zero] == 0).all(dim=1)
@@ -114,14 +119,16 @@ class Products:
 
         With `later`, rows that are as good as the bar and no better do not count.
         """
-        one, of_norm, of_square = self._least(tile, bars).float().unbind()
+        one, of_norm, of_square = tile.kept(
+            (self.arithmetic, *bars.tolist()), lambda: self._least(tile, bars).float().unbind()
+        )
         least = self.norms[:, None] * of_norm
         if tile.metric != "cosine":
             least += one
         if tile.metric == "l2":
             least += self.norms.square()[:, None] * of_square
         there = (self.dots <= least if later else self.dots < least).logical_not_()
-        if bool(self.odd.any()):
+        if self.odd is not None:
             there |= self.odd[:, None]
         found: torch.Tensor = there | tile.odd if tile.any_odd else there
         return found
@@ -145,7 +152,8 @@ class Products:
         if tile.metric == "l2":
             squares = (1 + spread) ** 2 * norms.square()
             low = (2 * low - squares) - 1e-6 * squares
-        low = low.masked_fill(self.odd[:, None] | low.isnan(), -torch.inf)
+        unknown = low.isnan() if self.odd is None else self.odd[:, None] | low.isnan()
+        low = low.masked_fill(unknown, -torch.inf)
         return low.masked_fill(tile.odd, -torch.inf) if tile.any_odd else low
 
     def _least(self, tile: QueryTile, bars: torch.Tensor) -> torch.Tensor:
