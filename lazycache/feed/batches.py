@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
 from lazycache.cache.files.gather import as_tensor, words_of
-from lazycache.errors import StorageError
+from lazycache.errors import SelectionError, StorageError
+from lazycache.feed.buffers import Buffers
 from lazycache.feed.finishing import Finish, Finished
-from lazycache.feed.order import EpochOrder, Order
+from lazycache.feed.order import Order
 from lazycache.feed.prefetch import Ahead
 from lazycache.feed.ranks import Rank
 from lazycache.feed.source import RowSource
@@ -20,9 +21,6 @@ from lazycache.feed.windows import Window, windows
 
 if TYPE_CHECKING:
     from lazycache.feed.columns import ColumnReader, Columns
-
-ORDERED_ROWS = 1 << 15
-"""Rows whose order is worked out at once: few enough for a cache, so many that calls are cheap."""
 
 GROUP_BYTES = 4 << 20
 """Batches smaller than this are gathered several at once."""
@@ -46,6 +44,13 @@ class Feed:
     """Rows that are mostly asked for at once."""
     prefetch_bytes: int
     """Bytes that are read before they are asked for; 0: no thread."""
+    buffers: Buffers = field(init=False)
+    """Memory for values that are copied."""
+
+    def __post_init__(self) -> None:
+        # what is ahead, what is being made, and what the caller holds
+        most = len(self.source.sites) * (self.groups_ahead + 2)
+        object.__setattr__(self, "buffers", Buffers(most))
 
     @property
     def group_rows(self) -> int:
@@ -64,51 +69,35 @@ class Feed:
         order = self.order.of_epoch(epoch, rank=self.rank.rank, world_size=self.rank.world_size)
         made = windows(self.source, order, self.columns, kind=self.order.kind, start=start)
         if not self.prefetch_bytes:
-            return self._gathered(order, made, start)
+            return self._gathered(made, start)
         ready = Ahead(made, most=1, name="feed-windows")
-        return Ahead(
-            self._gathered(order, ready, start), most=self.groups_ahead, name="feed-groups"
-        )
+        return Ahead(self._gathered(ready, start), most=self.groups_ahead, name="feed-groups")
 
-    def _gathered(self, order: EpochOrder, ready: Iterator[Window], start: int) -> Iterator[Group]:
+    def _gathered(self, ready: Iterator[Window], start: int) -> Iterator[Group]:
         try:
             for window in ready:
-                first = max(start, window.first)
-                for places, positions in self._stretches(order, window, first):
-                    for at in self._cuts(first, len(positions)):
-                        yield self._group(window, places[at], positions[at])
-                    first += len(positions)
+                for rows in self._cuts(max(start, window.first), window):
+                    yield self._group(window, rows)
         finally:
             if isinstance(ready, Ahead):
                 ready.close()
 
-    def _stretches(
-        self, order: EpochOrder, window: Window, first: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield places among the members and positions of rows of many groups at a time."""
-        size = max(1, ORDERED_ROWS // self.group_rows) * self.group_rows
+    def _cuts(self, first: int, window: Window) -> Iterator[slice]:
+        """Cut the window, from row `first` of the epoch on, where groups end."""
+        size = self.group_rows
         while first < window.stop:
             stop = min(window.stop, first - first % size + size)
-            places = order.places(first, stop)
-            yield places, order.placed(window.first, places)
+            yield slice(first - window.first, stop - window.first)
             first = stop
 
-    def _cuts(self, first: int, rows: int) -> Iterator[slice]:
-        """Cut rows from `first` on where groups end."""
-        size, done = self.group_rows, 0
-        while done < rows:
-            stop = min(rows, done + size - (first + done) % size)
-            yield slice(done, stop)
-            done = stop
-
-    def _group(self, window: Window, places: np.ndarray, positions: np.ndarray) -> Group:
-        if window.values is None:
-            values = self.source.values(positions)
+    def _group(self, window: Window, rows: slice) -> Group:
+        if window.placed is not None:
+            values = [one.take(rows, self.buffers.take) for one in window.placed]
+        elif window.values is not None and window.ranks is not None:
+            values = [_picked(value, window.ranks[rows]) for value in window.values]
         else:
-            members = window.members(places)
-            values = [_picked(value, members) for value in window.values]
-        index = None if window.columns is None else window.members(places)
-        return Group(self.finish(values), len(places), window.columns, index)
+            values = self.source.values(window.positions[rows])
+        return Group(self.finish(values), rows, window.columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,18 +106,21 @@ class Group:
 
     values: Finished
     """Of each site."""
-    rows: int
-    """How many."""
+    at: slice
+    """Which rows of the window they are."""
     columns: Columns | None
     """What goes with the rows of the window."""
-    index: np.ndarray | None
-    """int64[rows]: which of these are the group's."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return int(self.at.stop - self.at.start)
 
     def cut(self, first: int, stop: int) -> tuple[list[torch.Tensor], dict[str, Any]]:
         """Return values and columns of some of the rows."""
         named: dict[str, Any] = {}
-        if self.columns is not None and self.index is not None:
-            named = self.columns.take(self.index[first:stop])
+        if self.columns is not None:
+            named = self.columns.take(slice(self.at.start + first, self.at.start + stop))
         return [value[first:stop] for value in self.values.get()], named
 
 
@@ -140,6 +132,7 @@ class RowStream:
 
     def __init__(self, feed: Feed, epoch: int, start: int, wrap: Callable[..., Any]) -> None:
         self._groups = feed.groups(epoch, start)
+        self._left = max(0, feed.rank.rows(feed.order.rows) - start)
         self._wrap = wrap
         self._group: Group | None = None
         self._done = 0
@@ -149,33 +142,48 @@ class RowStream:
         """Return the next `n` rows, fewer at the end: what a batch is, in memory of its own.
 
         Raises:
-            StorageError: it was closed.
+            SelectionError: no row is left, or none is asked for.
+            StorageError: it was closed, or an error ended it.
         """
-        parts = list(self._parts(n))
+        if min(n, self._left) < 1 and not self._closed:
+            raise SelectionError(f"take({n!r}): {self._left:,} rows are left of this epoch.")
+        try:
+            parts = list(self._parts(min(n, self._left)))
+        except BaseException:
+            # rows may have come that were not handed out: what follows would be others
+            self.close()
+            raise
         if len(parts) == 1:
             return self._wrap(*parts[0])
         values = [torch.cat(some) for some in zip(*(part[0] for part in parts), strict=True)]
-        names = parts[0][1] if parts else {}
+        names = parts[0][1]
         return self._wrap(values, {name: _joined([p[1][name] for p in parts]) for name in names})
 
     def _parts(self, n: int) -> Iterator[tuple[list[torch.Tensor], dict[str, Any]]]:
+        self._check_open()
         while n:
             group = self._current()
-            if group is None:
-                return
             stop = min(group.rows, self._done + n)
             part = group.cut(self._done, stop)
             n -= stop - self._done
+            self._left -= stop - self._done
             self._done = stop
             yield part
 
-    def _current(self) -> Group | None:
+    def _current(self) -> Group:
         """Return the group that has rows left."""
-        if self._closed:
-            raise StorageError("this loader was closed: iterate over it again.")
         if self._group is None or self._done == self._group.rows:
             self._group, self._done = next(self._groups, None), 0
+        if self._group is None:
+            # its thread was stopped from elsewhere: rows are left
+            self._closed = True
+            self._check_open()
+        assert self._group is not None
         return self._group
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError("this iteration was closed, or an error ended it: begin another.")
 
     def close(self) -> None:
         """End its threads. Batches that were handed out stay."""

@@ -132,6 +132,14 @@ class ColumnReader:
         """Those that are lists of texts."""
         return frozenset(name for name, kind in self._kinds.items() if kind.handed is None)
 
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """What batches have of each column: the name of a dtype, or `text`."""
+        return {
+            name: "text" if kind.handed is None else kind.handed.name
+            for name, kind in self._kinds.items()
+        }
+
     def read(self, places: np.ndarray) -> Columns:
         """Return the columns of the rows at places of the selection, int64[n] in any order.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lazycache.errors import SelectionError
+
 if TYPE_CHECKING:
     from lazycache.feed.norms import Norm
 
@@ -30,9 +32,11 @@ class Finish:
         if self.device is None or self.device.type != "cuda":
             return Finished(self._made([self._moved(value) for value in values]), None)
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # as torch has it
+        # values that are on a device already were made on the stream of this thread
+        stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            pinned = [value.pin_memory() for value in values if value.device.type == "cpu"]
-            made = self._made([self._moved(value) for value in pinned or values])
+            pinned = [v.pin_memory() if v.device.type == "cpu" else v for v in values]
+            made = self._made([self._moved(value) for value in pinned])
             done = stream.record_event()
         # the thread that made them waits, not the one that trains: pinned memory may go then
         done.synchronize()
@@ -43,27 +47,32 @@ class Finish:
         if self.dtype is not None:
             return self.dtype
         # statistics are numbers of float32, and so is what they are applied to
-        return dtype if self.norms[place] is None else torch.float32
+        one = self.norms if self.stacked else (self.norms[place],)
+        return dtype if all(norm is None for norm in one) else torch.float32
 
     def _moved(self, value: torch.Tensor) -> torch.Tensor:
         return value if self.device is None else value.to(self.device, non_blocking=True)
 
     def _made(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        made = [self._one(value, norm) for value, norm in zip(values, self.norms, strict=True)]
+        made = [self._one(n, value) for n, value in enumerate(values)]
         return [torch.stack(made, dim=1)] if self.stacked else made
 
-    def _one(
-        self,
-        value: torch.Tensor,
-        norm: Norm | Callable[[torch.Tensor], torch.Tensor] | None,
-    ) -> torch.Tensor:
-        if norm is not None:
-            from lazycache.feed.norms import Norm
+    def _one(self, place: int, value: torch.Tensor) -> torch.Tensor:
+        norm, dtype = self.norms[place], self.dtype_of(place, value.dtype)
+        if norm is None:
+            return value.to(dtype)
+        from lazycache.feed.norms import Norm
 
-            if isinstance(norm, Norm):
-                return norm(value, dtype=self.dtype)
-            value = norm(value)
-        return value if self.dtype is None else value.to(self.dtype)
+        if isinstance(norm, Norm):
+            return norm(value, dtype=dtype)
+        found = norm(value)
+        if not isinstance(found, torch.Tensor) or found.shape[:1] != value.shape[:1]:
+            got = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise SelectionError(
+                f"the function that norm= names gave {got} for {len(value)} rows: it has to give a "
+                f"tensor with a row for each, [{len(value)}, ...]. Rows are chosen by where=."
+            )
+        return found.to(dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -77,6 +77,14 @@ class Loader(IterableDataset[Any]):
         return tuple(self._column_names)
 
     @property
+    def column_dtypes(self) -> dict[str, str]:
+        """What a batch has of each column: the name of a dtype, or `text`."""
+        if self._feed.columns is None:
+            return {}
+        dtypes = self._feed.columns.dtypes
+        return {name: dtypes[asked] for name, asked in self._column_names.items()}
+
+    @property
     def rows(self) -> int:
         """Rows of an epoch of this rank."""
         own = self._feed.rank.rows(self.total_rows)
@@ -104,7 +112,7 @@ class Loader(IterableDataset[Any]):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._standing, self._goes_on, self._current = Standing(int(epoch), 0), False, None
+        self._standing, self._goes_on, self._current = state.begun(epoch), False, None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -198,7 +206,11 @@ class Loader(IterableDataset[Any]):
         Raises:
             SelectionError: it is of a loader that hands out other batches; names what differs.
         """
-        self._standing = state.read(state_dict, self._asked, most=len(self))
+        rank = self._feed.rank
+        most = max(len(self), rank.most_batches(self.total_rows, self.batch_size))
+        found = state.read(state_dict, self._asked, most=most)
+        # a rank may have a batch less than that which the state is of
+        self._standing = Standing(found.epoch, min(found.batches, len(self)))
         self._goes_on, self._current = True, None
 
     def close(self) -> None:
@@ -208,6 +220,7 @@ class Loader(IterableDataset[Any]):
             if stream is not None:
                 stream.close()
         self._streams = []
+        self._feed.buffers.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -12,14 +12,14 @@ from lazycache.cache.stacks.stack import LazyStack
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.errors import SelectionError, nearest
-from lazycache.feed import ranks
+from lazycache.feed import identity, ranks
 from lazycache.feed.batches import Feed
 from lazycache.feed.finishing import Finish
 from lazycache.feed.loader import Loader
 from lazycache.feed.order import BLOCKS, ROWS, STORED, Order
 from lazycache.feed.source import RowSource, of_tensors
 
-BLOCK_BYTES = 256 << 10
+BLOCK_BYTES = 64 << 10
 """Bytes of consecutive rows of a site that stay together until they are in a window."""
 
 WINDOW_BYTES = 256 << 20
@@ -27,6 +27,12 @@ WINDOW_BYTES = 256 << 20
 
 PREFETCH_BYTES = 64 << 20
 """Bytes of batches that are read before they are asked for."""
+
+_MOST_WINDOW_ROWS = 1 << 22
+"""Rows of a window at most: of narrow rows, what is known of each takes more than its values."""
+
+_LEAST_BLOCKS = 64
+"""So many each rank has at least, of a small dataset too."""
 
 _KINDS = {True: BLOCKS, False: STORED, "rows": ROWS}
 
@@ -69,7 +75,8 @@ def loader(
     names = _names(x, tensors)
     asked_columns = _columns(columns, names)
     norms, shown_norm = _norms(norm, source, stacked=isinstance(x, LazyStack))
-    order = _order(source, kind, seed=seed, block_bytes=block_bytes, window_bytes=window_bytes)
+    sizes = (block_bytes, window_bytes)
+    order = _order(source, kind, sizes, seed=seed, world_size=mine.world_size)
     feed = Feed(
         source=source,
         order=order,
@@ -85,13 +92,15 @@ def loader(
             **source.identity(),
             "order": kind,
             "seed": order.seed,
-            "block_rows": order.block_rows,
-            "window_rows": order.window_rows,
+            "block_rows": order.block_rows if kind == BLOCKS else None,
+            # of the other orders, windows are only what is read at once
+            "window_rows": order.window_rows if kind == BLOCKS else None,
+            "keys": list(names),
             "batch_size": batch_size,
             "world_size": mine.world_size,
             "drop_last": bool(drop_last),
             "columns": asked_columns,
-            "norm": norm if norm is None or isinstance(norm, str) else type(norm).__name__,
+            "norm": identity.of_norm(norm),
             "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
         },
         names=names,
@@ -187,10 +196,6 @@ def _norms(
     from lazycache.feed.norms import Norm, norm_of
 
     if isinstance(norm, Mapping):
-        if odd := [name for name in norm if name not in source.sites]:
-            raise SelectionError(
-                f"norm names {odd[0]!r}, which is not fed. {nearest(str(odd[0]), source.sites)}"
-            )
         for name in norm:
             if name not in source.sites:
                 there = nearest(str(name), source.sites)
@@ -202,20 +207,29 @@ def _norms(
     known = [one for one in norms if isinstance(one, Norm)]
     if stacked and len(known) == len(norms):
         return norms, Norm.stacked(known, row_ndim=len(source.first.row_shape))
-    return norms, norms[0] if len(norms) == 1 or stacked else found
+    of_all = len(norms) == 1 or (stacked and len(set(map(id, norms))) == 1)
+    return norms, norms[0] if of_all else found
 
 
 def _order(
-    source: RowSource, kind: str, *, seed: int, block_bytes: int, window_bytes: int
+    source: RowSource, kind: str, sizes: tuple[int, int], *, seed: int, world_size: int
 ) -> Order:
     """Return the order in rows. It depends on stored sizes, never on where the bytes are."""
-    block = max(1, block_bytes // source.widest_row)
-    window = max(1, window_bytes // source.row_bytes)
+    block_bytes, window_bytes = sizes
+    block = max(1, min(_MOST_WINDOW_ROWS, block_bytes // source.widest_row))
+    # few blocks would give a rank the same rows in every epoch
+    block = min(block, max(1, source.rows // (_LEAST_BLOCKS * world_size)))
+    window = max(1, min(_MOST_WINDOW_ROWS, window_bytes // source.row_bytes))
     # a window has whole blocks
-    return Order(source.rows, kind, block, max(1, window // block) * block, int(seed))
+    window = max(1, window // block) * block
+    return Order(source.rows, kind, block, window, ranks.whole_number("seed", seed))
 
 
 def _device(device: torch.device | str | None, source: RowSource) -> torch.device | None:
     if device is not None:
-        return torch.device(device)
+        found = torch.device(device)
+        if found == torch.device("cuda"):
+            # which one is current is a matter of the thread, and the feed has its own
+            return torch.device("cuda", torch.cuda.current_device())
+        return found
     return None if source.first.device.type == "cpu" else source.first.device

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lazycache.cache.files.gather import words_of
+from lazycache.errors import SelectionError
 
 
 def merged(parts: Sequence[Any], places: np.ndarray) -> Any:
@@ -19,6 +20,9 @@ def merged(parts: Sequence[Any], places: np.ndarray) -> Any:
         places: int64[rows]: a permutation of 0 to all rows - 1.
 
     Cost: one copy of the values.
+
+    Raises:
+        SelectionError: rows differ in shape or dtype, as functions for `norm=` may make them.
 
     Example:
         >>> merged([torch.tensor([10, 11]), torch.tensor([20])], np.array([2, 0, 1]))
@@ -42,6 +46,11 @@ def _tensor(parts: Sequence[torch.Tensor], places: np.ndarray) -> torch.Tensor:
     made = first.new_empty((len(places), *first.shape[1:]))
     done = 0
     for part in parts:
+        if part.shape[1:] != first.shape[1:] or part.dtype != first.dtype:
+            raise SelectionError(
+                f"rows of {list(part.shape[1:])} in {part.dtype} cannot be mixed with rows of "
+                f"{list(first.shape[1:])} in {first.dtype}: give all loaders one norm= and dtype=."
+            )
         _put(made, places[done : done + len(part)], part)
         done += len(part)
     return made

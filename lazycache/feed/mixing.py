@@ -15,6 +15,7 @@ from lazycache.errors import SelectionError, nearest
 from lazycache.feed.loader import Loader
 from lazycache.feed.mixture import Mixture
 from lazycache.feed.mixture_plan import UNTIL, MixturePlan
+from lazycache.feed.ranks import Rank, whole_number
 
 
 def mix(
@@ -68,18 +69,25 @@ def mix(
     if until not in UNTIL:
         raise SelectionError(f"until is 'first' or 'all', not {until!r}. {nearest(until, UNTIL)}")
     _check_free(source, sources[0])
-    cut = [one.total_rows // one.world_size if drop_last else one.rows for one in sources]
+    cut = [_rows_of(one, drop_last=drop_last) for one in sources]
     if not all(cut):
         raise SelectionError(f"{sources[cut.index(0)]!r} has no row for each of its ranks.")
     plan = MixturePlan(
         rows=tuple(cut),
         weights=given or tuple(map(float, cut)),
         batch_size=batch_size,
-        seed=int(seed),
+        seed=whole_number("seed", seed),
         until=until,
         drop_last=bool(drop_last),
     )
     return Mixture(sources, plan, source=source, weights=given)
+
+
+def _rows_of(one: Loader, *, drop_last: bool) -> int:
+    """Return the rows of this rank, whatever the batches of the loader itself are."""
+    if drop_last:
+        return one.total_rows // one.world_size
+    return Rank(one.rank, one.world_size).rows(one.total_rows)
 
 
 def _weighted(
@@ -129,12 +137,29 @@ def _check_same(loaders: Sequence[Loader]) -> None:
                 )
 
 
-_WHAT = ("sites", "columns", "shape of a row", "dtype", "device", "rank", "number of ranks")
+_WHAT = (
+    "sites",
+    "keys of a batch",
+    "columns",
+    "shape of a row",
+    "dtype",
+    "device",
+    "rank",
+    "number of ranks",
+)
 
 
 def _handed_out(one: Loader) -> tuple[Any, ...]:
     ranks = (one.rank, one.world_size)
-    return (one.sites, one.columns, one.row_shape, one.dtype, one.device, *ranks)
+    return (
+        one.sites,
+        one.keys,
+        one.column_dtypes,
+        one.row_shape,
+        one.dtype,
+        one.device,
+        *ranks,
+    )
 
 
 def _check_free(source: str | None, loader: Loader) -> None:

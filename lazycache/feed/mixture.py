@@ -75,7 +75,7 @@ class Mixture(IterableDataset[Any]):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._stand(Standing(int(epoch), 0), goes_on=False)
+        self._stand(state.begun(epoch), goes_on=False)
 
     def __len__(self) -> int:
         """Return how many batches an epoch of this rank has."""
@@ -169,7 +169,8 @@ class Mixture(IterableDataset[Any]):
         }
         for number, loader in enumerate(self.loaders):
             theirs = loader.asked()
-            theirs.pop("batch_size", None)  # of its own batches, not of these
+            for own in ("batch_size", "drop_last"):  # of its own batches, not of these
+                theirs.pop(own, None)
             asked.update({f"{name} of loader {number}": said for name, said in theirs.items()})
         return asked
 

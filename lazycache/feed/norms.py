@@ -167,7 +167,11 @@ class Norm:
         key = (device, exact)
         if key not in self._numbers:
             numbers = (self.shift, self._divisor, self.spread)
-            self._numbers[key] = tuple(one.to(device=device, dtype=exact) for one in numbers)
+            found = tuple(one.to(device=device, dtype=exact) for one in numbers)
+            if device.type == "cuda":
+                # kept for all streams, and they were made on one
+                torch.cuda.current_stream(device).synchronize()
+            self._numbers[key] = found
         return self._numbers[key]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -16,8 +16,8 @@ import numpy as np
 STORED, BLOCKS, ROWS = "stored", "blocks", "rows"
 """As stored; blocks of rows permuted, and rows in windows of blocks; every row by itself."""
 
-_MOST_LISTED = 1 << 16
-_FEW, _ROUNDS, _ROUNDS_OF_FEW = 1024, 8, 24
+_MOST_SORTED, _MOST_LISTED = 1 << 18, 1 << 16
+_ROUNDS = 8
 _ALL = (1 << 64) - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -40,13 +40,15 @@ def key_of(*numbers: int) -> int:
 
 
 class Permutation:
-    """A permutation of 0 to n - 1 that a key chooses: computed for any places, listed nowhere.
+    """A permutation of 0 to n - 1 that a key chooses: computed for any places.
 
-    A Feistel network over pairs of numbers, of which there are n and hardly more; what falls
-    outside is put through again until it falls inside. The same on every machine.
+    Up to 2^18 numbers are listed, sorted by a random number of each: every order is as likely as
+    any other. Of more it is a Feistel network over pairs of numbers, of which there are n and
+    hardly more; what falls outside is put through again until it falls inside. The same on every
+    machine.
 
-    Cost: per number some thirty operations of numpy; memory for the numbers asked for and at most
-    a few MiB of tables.
+    Cost: of up to 2^18 numbers 8 bytes and some 50 ns each, once. Of more, per number some thirty
+    operations of numpy; memory for the numbers asked for and at most a few MiB of tables.
 
     Example:
         >>> shuffled = Permutation(5, key_of(0))
@@ -55,25 +57,36 @@ class Permutation:
         ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
     """
 
-    __slots__ = ("_keys", "_sizes", "_tables", "n")
+    __slots__ = ("_keys", "_listed", "_sizes", "_tables", "n")
 
     def __init__(self, n: int, key: int) -> None:
         self.n = n
         """How many numbers."""
         high = max(1, math.isqrt(max(0, n - 1)) + 1)
         self._sizes = (np.uint64(high), np.uint64(max(1, -(-n // high))))
-        # of few numbers it takes more rounds until every order is as likely as any other
-        rounds = _ROUNDS if n > _FEW else _ROUNDS_OF_FEW
-        self._keys = list(_mixed((np.arange(rounds, dtype=np.uint64) + np.uint64(key)) * _GOLDEN))
-        self._tables: list[np.ndarray | None] = [None] * rounds
+        self._keys = list(_mixed((np.arange(_ROUNDS, dtype=np.uint64) + np.uint64(key)) * _GOLDEN))
+        self._tables: list[np.ndarray | None] = [None] * _ROUNDS
+        self._listed: np.ndarray | None = None
+        if n <= _MOST_SORTED:
+            # no two are the same, so there is one order whoever sorts
+            noise = _mixed((np.arange(n, dtype=np.uint64) + self._keys[0]) * _GOLDEN)
+            self._listed = np.argsort(noise).astype(np.int64, copy=False)
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
         """Return the numbers at places, int64[m] each in 0 to n - 1."""
-        return self._walked(places, range(len(self._keys)))
+        if self._listed is None:
+            return self._walked(places, range(len(self._keys)))
+        numbers: np.ndarray = self._listed.take(places)
+        return numbers
 
     def inverse(self, numbers: np.ndarray) -> np.ndarray:
         """Return the places at which numbers are: int64[m]."""
-        return self._walked(numbers, range(len(self._keys) - 1, -1, -1))
+        if self._listed is None:
+            return self._walked(numbers, range(len(self._keys) - 1, -1, -1))
+        places = np.empty_like(self._listed)
+        places[self._listed] = np.arange(self.n)
+        found: np.ndarray = places.take(numbers)
+        return found
 
     def _walked(self, numbers: np.ndarray, rounds: range) -> np.ndarray:
         found = self._once(numbers, rounds)
@@ -186,8 +199,17 @@ class EpochOrder:
 
     def members(self, first: int, stop: int) -> np.ndarray:
         """Return the positions of rows as they are before windows are permuted: int64[n]."""
-        places = np.arange(self._start + first, self._start + stop, dtype=np.int64)
-        return self._placed(places)
+        order, low, high = self._order, self._start + first, self._start + stop
+        if order.kind != BLOCKS or first == stop:
+            return self._placed(np.arange(low, high, dtype=np.int64))
+        # whole blocks at once: a tenth of the time of row by row
+        ends = self._unshortened(np.array([low, high - 1])) // order.block_rows
+        blocks = self._blocks(np.arange(ends[0], ends[1] + 1))
+        rows = (blocks[:, None] * order.block_rows + np.arange(order.block_rows)).reshape(-1)
+        rows = rows[int(self._unshortened(np.array([low]))[0] - ends[0] * order.block_rows) :]
+        if order.rows % order.block_rows:
+            rows = rows[rows < order.rows]  # the last block is short
+        return rows[: high - low]
 
     def runs(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Return first positions and stops of the runs that the members are: int64[runs] each."""
@@ -217,8 +239,12 @@ class EpochOrder:
         parts = [np.empty(0, dtype=np.int64)]
         while first < stop:
             window, end = self.window(first)
+            places = self.places(first, min(end, stop))
+            if first == window and end <= stop:
+                parts.append(self.members(window, end).take(places))
+            else:
+                parts.append(self.placed(window, places))
             end = min(end, stop)
-            parts.append(self.placed(window, self.places(first, end)))
             first = end
         return parts[1] if len(parts) == 2 else np.concatenate(parts)  # noqa: PLR2004  # one
 

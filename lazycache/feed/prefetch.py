@@ -7,6 +7,7 @@ any more, the thread ends.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections import deque
@@ -126,6 +127,19 @@ def _work(items: Iterator[Item], shared: _Shared[Item]) -> None:
 
 
 _running: weakref.WeakKeyDictionary[threading.Thread, _Shared[Any]] = weakref.WeakKeyDictionary()
+
+
+def _forget() -> None:
+    """Say in a forked process, which has no such threads, that nothing comes from them."""
+    for shared in list(_running.values()):
+        # what held the lock is not here to give it back
+        shared.changed = threading.Condition()
+        shared.stop()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @atexit.register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,16 @@ class Rank:
             return total // self.world_size // batch_size
         return -(-self.rows(total) // batch_size)
 
+    def most_batches(self, total: int, batch_size: int) -> int:
+        """Return how many batches the rank with most rows hands out.
+
+        Example:
+            >>> Rank(0, 3).most_batches(10, 3)
+            2
+        """
+        most = -(-total // self.world_size)
+        return -(-most // batch_size)
+
 
 def of_process(rank: int | None, world_size: int | None) -> Rank:
     """Return the rank that is given, that of `torch.distributed` if it runs, or the only one.
@@ -55,6 +66,19 @@ def of_process(rank: int | None, world_size: int | None) -> Rank:
         return Rank(0, 1)
     if rank is None or world_size is None:
         raise SelectionError("rank and world_size go together: loader(..., rank=0, world_size=8).")
+    rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
     if not 0 <= rank < world_size:
         raise SelectionError(f"rank {rank} of {world_size}: ranks are 0 to world_size - 1.")
     return Rank(rank, world_size)
+
+
+def whole_number(name: str, given: object) -> int:
+    """Return a number that is whole.
+
+    Raises:
+        SelectionError: it is not; names what it is for.
+    """
+    try:
+        return operator.index(given)  # type: ignore[arg-type]  # that is the question
+    except TypeError as exc:
+        raise SelectionError(f"{name} is a whole number, not {given!r}.") from exc

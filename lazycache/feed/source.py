@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from lazycache.cache.computing.row_spaces import check_aligned, same_rows
-from lazycache.cache.reading.address import Address
+from lazycache.cache.files.placed_rows import PlacedRows
 from lazycache.cache.reading.reader import Reader
 from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.selecting.selection import Dense, Grid
+from lazycache.cache.selecting.units import of_map
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import SelectionError
+from lazycache.feed import identity
 from lazycache.feed.nearness import is_near
 from lazycache.feed.row_numbers import RowNumbers
 
@@ -65,13 +67,48 @@ class RowSource:
             found.append(x.values_of(rows))
         return found
 
-    def read_ahead(self, starts: np.ndarray, stops: np.ndarray) -> None:
-        """Have runs of positions read from the disk, without waiting for it."""
+    def placed(self, positions: np.ndarray, *, scattered: bool) -> list[PlacedRows] | None:
+        """Look up where the rows at positions are, one at least, to be copied in parts.
+
+        None where a site is more than bytes of files of this machine: it is computed, converted,
+        or elsewhere.
+        """
+        found = []
+        known: dict[int, np.ndarray] = {}
         for x, numbers in zip(self.sites.values(), self.numbers, strict=True):
-            if isinstance(x.source.reader, Reader) and x.source.reader.is_near(x.site):
+            reader = x.source.reader
+            spec = x.source.spec
+            if (
+                not isinstance(reader, Reader)
+                or x.dtype != by_name(spec.dtype).torch
+                or x.device.type != "cpu"
+            ):
+                return None
+            rows = known.get(id(numbers))
+            if rows is None:
+                rows = known[id(numbers)] = as_array(numbers.at(positions))
+            units = of_map(spec.shape, x.units)
+            one = reader.place(x.site, rows, units=units, scattered=scattered)
+            if one is None or not units.count:
+                return None
+            found.append(one)
+        return found
+
+    def read_ahead(self, starts: np.ndarray, stops: np.ndarray) -> list[Callable[[], None]]:
+        """Have runs of positions read from the disk, without waiting for it.
+
+        Returns what waits for it, for each site that is not in memory.
+        """
+        waits: list[Callable[[], None]] = []
+        for x, numbers in zip(self.sites.values(), self.numbers, strict=True):
+            reader = x.source.reader
+            if isinstance(reader, Reader) and reader.is_near(x.site):
                 first, last = as_array(numbers.at(starts)), as_array(numbers.at(stops - 1))
-                spans = zip(first.tolist(), (last + 1).tolist(), strict=True)
-                x.source.reader.will_need(x.site, [one for one in spans if one[0] < one[1]])
+                runs = zip(first.tolist(), (last + 1).tolist(), strict=True)
+                spans = [one for one in runs if one[0] < one[1]]
+                if (wait := reader.will_need(x.site, spans)) is not None:
+                    waits.append(wait)
+        return waits
 
     def identity(self) -> dict[str, object]:
         """Return what tells these rows from others, in plain numbers and texts."""
@@ -79,7 +116,9 @@ class RowSource:
             "sites": list(self.sites),
             "rows": self.rows,
             "row_numbers": zlib.crc32(b"".join(n.fingerprint() for n in _distinct(self.numbers))),
-            "datasets": sorted({_dataset_of(x) for x in self.sites.values()}),
+            "values": [identity.of_values(x) for x in self.sites.values()],
+            "datasets": sorted(set().union(*map(identity.datasets_of, self.sites.values()))),
+            "versions": sorted(set().union(*map(identity.versions_of, self.sites.values()))),
         }
 
 
@@ -95,6 +134,7 @@ def of_tensors(tensors: Mapping[str, LazyTensor]) -> RowSource:
     for name, y in others:
         _check_same(first, x, name, y)
     flat = {name: y.rows for name, y in tensors.items()}
+    _check_there(tensors, flat)
     if not all(same_rows(flat[first].lead, y.lead) for y in flat.values()) and any(
         isinstance(y.lead, Grid) for y in tensors.values()
     ):
@@ -118,6 +158,19 @@ def _check_same(first: str, x: LazyTensor, name: str, y: LazyTensor) -> None:
         raise SelectionError(f"{both}: {exc}") from exc
 
 
+def _check_there(tensors: Mapping[str, LazyTensor], flat: Mapping[str, LazyTensor]) -> None:
+    """Check that sites of examples, of which some may be lacking, lack the same ones."""
+    if all(y.lead.count == tensors[name].lead.count for name, y in flat.items()):
+        return
+    (first, x), *others = tensors.items()
+    for name, y in others:
+        if not np.array_equal(x.covered, y.covered):
+            raise SelectionError(
+                f"{first!r} and {name!r} cannot be fed together: they have rows of other examples. "
+                "Choose those that both have, by where= or an index of examples (see .covered)."
+            )
+
+
 def _in_order(x: LazyTensor) -> LazyTensor:
     """Return the rows of a tensor example after example."""
     return LazyTensor(
@@ -137,10 +190,3 @@ def _numbers_of(x: LazyTensor, shared: list[tuple[LazyTensor, RowNumbers]]) -> R
 
 def _distinct(numbers: Sequence[RowNumbers]) -> list[RowNumbers]:
     return list({id(one): one for one in numbers}.values())
-
-
-def _dataset_of(x: LazyTensor) -> str:
-    address = x.source.reopen
-    if isinstance(address, Address):
-        return f"{address.uuid} version {address.version}"
-    return "computed" if x.source.origins is not None else "in memory"

@@ -9,6 +9,8 @@ from typing import Any
 from lazycache.errors import SelectionError
 
 _WHERE = ("epoch", "batches")
+_TOLD = "versions"
+"""Begins the names of what is told and not compared: a later version has the same rows, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,17 @@ class Standing:
     """The epoch."""
     batches: int
     """Batches of it that were handed out."""
+
+
+def begun(epoch: object) -> Standing:
+    """Return the beginning of an epoch.
+
+    Raises:
+        SelectionError: it is no number from 0 on.
+    """
+    if not _is_count(epoch):
+        raise SelectionError(f"an epoch is a whole number from 0 on, not {epoch!r}.")
+    return Standing(int(epoch), 0)  # type: ignore[call-overload]  # it is a count
 
 
 def written(standing: Standing, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,19 +64,30 @@ def read(state: Mapping[str, Any], asked: Mapping[str, Any], *, most: int) -> St
     different = [
         f"{name} is {theirs.get(name)!r} in the state and {asked.get(name)!r} here"
         for name in names
-        if theirs.get(name) != asked.get(name)
+        if theirs.get(name) != asked.get(name) and not name.startswith(_TOLD)
     ]
     if different:
         raise SelectionError(
-            f"this state is of a loader that hands out other batches: {'; '.join(different)}. "
-            "Open the version of the dataset that it names, lc.open(url, version=...), and ask for "
-            "the same again; or begin anew, without the state."
+            f"this state is of a loader that hands out other batches: {'; '.join(different)}. Ask "
+            f"for the same again{_versions(theirs, asked)}; or begin anew, without the state."
         )
     if state["batches"] > most:
         raise SelectionError(
             f"this state is {state['batches']:,} batches into an epoch; here it has {most:,}."
         )
     return Standing(state["epoch"], state["batches"])
+
+
+def _versions(theirs: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return which version to open, where the state is of another one."""
+    found = [
+        one
+        for name, told in theirs.items()
+        if name.startswith(_TOLD) and told != asked.get(name)
+        for one in told
+    ]
+    there = f", of what it was taken of: {', '.join(dict.fromkeys(found))}"
+    return f"{there} (lc.open(url, snapshot=...))" if found else ""
 
 
 def _is_count(number: object) -> bool:

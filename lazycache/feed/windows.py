@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lazycache.feed.order import ROWS, STORED, EpochOrder
+from lazycache.feed.order import BLOCKS, ROWS, STORED, EpochOrder
 from lazycache.feed.source import RowSource
 
 if TYPE_CHECKING:
+    from lazycache.cache.files.placed_rows import PlacedRows
     from lazycache.feed.columns import ColumnReader, Columns
 
 
@@ -24,16 +25,16 @@ class Window:
     """Its first row."""
     stop: int
     """The row after its last."""
-    ranks: np.ndarray | None = None
-    """int64[n]: where each member is in `values` and `columns`; None: at its own place."""
-    values: list[torch.Tensor] | None = None
-    """The members' rows of each site; None: they are read where they are."""
+    positions: np.ndarray
+    """int64[n]: its rows by position, as they are handed out."""
     columns: Columns | None = None
-    """The members' columns."""
-
-    def members(self, places: np.ndarray) -> np.ndarray:
-        """Return where the members at places are in `values` and `columns`."""
-        return places if self.ranks is None else self.ranks.take(places)
+    """Their columns, in this order."""
+    placed: list[PlacedRows] | None = None
+    """Where they are in files of this machine, in this order, site by site."""
+    values: list[torch.Tensor] | None = None
+    """Rows that were far, of each site, as they are stored; with `ranks`."""
+    ranks: np.ndarray | None = None
+    """int64[n]: where each row is in `values`."""
 
 
 def windows(
@@ -46,41 +47,37 @@ def windows(
 ) -> Iterator[Window]:
     """Yield the windows of an epoch from the one that row `start` is in.
 
-    Cost: of near sites a few calls of the system, or nothing; of far ones the window's bytes, each
-    block once; and its columns.
+    Cost: the order of the window, and its columns. Of near sites a few calls of the system besides;
+    of far ones the window's bytes, each block once.
     """
     near = source.is_near
     row = start
     while row < order.rows:
         first, row = order.window(row)
-        if near and kind != ROWS:
-            source.read_ahead(*order.runs(first, row))
-        if columns is None and (near or kind == ROWS):
-            yield Window(first, row)
+        # first of all: the disk works while the rest is worked out
+        ahead = near and kind != ROWS
+        waits = source.read_ahead(*order.runs(first, row)) if ahead else []
+        positions = order.positions(first, row)
+        known = None if columns is None else columns.read(positions)
+        if near or kind == ROWS:
+            # in storage order rows are lent where they are
+            placed = None if kind == STORED else source.placed(positions, scattered=kind == ROWS)
+            if kind == BLOCKS:
+                # any batch needs most blocks: the disk is not asked for the next ones before
+                for wait in waits:
+                    wait()
+            yield Window(first, row, positions, known, placed)
             continue
-        yield _read(source, order, columns, first, row, far=not near, sort=kind != STORED)
+        values, ranks = _read(source, positions)
+        yield Window(first, row, positions, known, None, values, ranks)
 
 
-def _read(
-    source: RowSource,
-    order: EpochOrder,
-    columns: ColumnReader | None,
-    first: int,
-    stop: int,
-    *,
-    far: bool,
-    sort: bool,
-) -> Window:
-    members, ranks = order.members(first, stop), None
-    if sort:
-        # asked for in the order in which they are stored: fewest requests, and no copy to sort them
-        ascending = np.argsort(members, kind="stable")
-        members, ranks = members[ascending], np.empty_like(members)
-        ranks[ascending] = np.arange(len(ranks))
-    return Window(
-        first,
-        stop,
-        ranks,
-        source.values(members) if far else None,
-        None if columns is None else columns.read(members),
-    )
+def _read(source: RowSource, positions: np.ndarray) -> tuple[list[torch.Tensor], np.ndarray]:
+    """Read rows of far stores; return them as they are stored, and where each of them is.
+
+    Asked for in storage order they are the fewest requests, and nothing is copied to sort them.
+    """
+    ascending = np.argsort(positions, kind="stable")
+    ranks = np.empty_like(positions)
+    ranks[ascending] = np.arange(len(ranks))
+    return source.values(positions[ascending]), ranks

@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import os
+import signal
 import threading
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 import lazycache as lc
 from lazycache.errors import LazycacheError, SelectionError, StorageError
+from lazycache.feed import loader as loader_module
 from lazycache.feed.prefetch import Ahead
 from lazycache.samples import pattern_cache, small_cache
 
@@ -40,7 +43,7 @@ def expected(x, loader, epoch=0):
     return x.rows.load()[torch.from_numpy(order.positions(0, loader.rows))]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_an_epoch_is_the_rows_in_the_order_that_was_computed(made, near, data):
     """Bit for bit, near and far, threads or none, any sizes; each row once, columns beside it."""
@@ -153,14 +156,16 @@ def test_every_iteration_is_the_next_epoch(near):
     assert torch.equal(torch.cat(list(loader)), first[1])
 
 
-def test_a_dataloader_without_workers_hands_the_batches_on(near):
+def test_a_dataloader_without_workers_hands_the_batches_on(near, monkeypatch):
     """With workers it is refused, in words that say what to write instead."""
     loader = near["x"].loader(5, seed=4)
     wrapped = torch.utils.data.DataLoader(loader, batch_size=None)
     assert len(wrapped) == len(loader)
     assert torch.equal(torch.cat(list(wrapped)), expected(near["x"], loader))
+    # no worker is started for it: torch waits five seconds for one that has failed
+    monkeypatch.setattr(loader_module, "get_worker_info", object)
     with pytest.raises(SelectionError, match="num_workers=0"):
-        next(iter(torch.utils.data.DataLoader(loader, batch_size=None, num_workers=1)))
+        iter(loader)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +182,8 @@ def test_a_dataloader_without_workers_hands_the_batches_on(near):
         ({"where": "exampel = 1"}, "example"),
         ({"where": "example < 0"}, "no row"),
         ({"norm": "centre"}, "center"),
+        ({"seed": 0.5}, "seed is a whole number"),
+        ({"rank": 0.0, "world_size": 1}, "rank is a whole number"),
     ],
 )
 def test_what_does_not_fit_is_said_at_once(options, said):
@@ -232,11 +239,19 @@ def test_an_error_ahead_comes_out_once(near):
             raise ValueError("the third")
         return values
 
-    batches = iter(near["x"].loader(2, norm=fails, prefetch_bytes=30))
+    loader = near["x"].loader(2, norm=fails, prefetch_bytes=30)
+    batches = iter(loader)
     assert [len(next(batches)) for _ in range(2)] == [2, 2]
     with pytest.raises(ValueError, match="the third"):
         next(batches)
     assert not feeding()
+    # what is left would be other rows than the state says
+    for _ in range(2):
+        with pytest.raises(StorageError, match="an error ended it"):
+            next(batches)
+    assert loader.state_dict()["batches"] == 2
+    loader.load_state_dict(loader.state_dict())
+    assert torch.equal(torch.cat(list(loader)), expected(near["x"], loader)[4:])
 
 
 def test_no_more_is_held_than_was_allowed():
@@ -262,10 +277,73 @@ def test_a_loader_says_what_it_is(near):
     """Sites, rows, batches, order, bytes; and pickles as an address."""
     loader = near["x"].loader(5, columns=["example"], rank=1, world_size=2)
     assert repr(loader) == (
-        "Loader(x, example: 12 rows in 3 batches of 5, blocks of 21,845 rows, shuffled in windows "
-        "of 22,369,280, rank 1 of 2, 144 bytes)"
+        "Loader(x, example: 12 rows in 3 batches of 5, blocks of 1 rows, shuffled in windows "
+        "of 4,194,304, rank 1 of 2, 144 bytes)"
     )
     twin = copy.deepcopy(loader)
     for mine, other in zip(loader, twin, strict=True):
         assert torch.equal(mine["x"], other["x"])
     assert np.array_equal(loader.asked()["sites"], ["x"])
+
+
+def test_functions_give_a_row_for_each_in_float32(near):
+    """Unless a dtype is asked for; a function that leaves rows out is told."""
+    halves = rows_helpers.make(LENGTHS, dtype=torch.bfloat16).shared["x"]
+    loader = halves.loader(24, shuffle=False, norm=lambda rows: rows)
+    (batch,) = loader
+    assert batch.dtype == loader.dtype == torch.float32
+    assert torch.equal(batch, halves.rows.load().float())
+    with pytest.raises(SelectionError, match=r"gave \[3, 3\] for 24 rows"):
+        next(iter(near["x"].loader(24, norm=lambda rows: rows[:3])))
+    # of a stack, a norm of one layer makes all of it float32
+    both = lc.ActivationCache({"a": halves, "b": halves}).stack("a", "b")
+    loader = both.loader(24, norm={"b": "center"})
+    assert next(iter(loader)).dtype == loader.dtype == torch.float32
+    assert loader.norm["a"] is None
+
+
+def test_sites_of_examples_lack_the_same_ones():
+    """Rows that one site lacks would move its others beside rows of other examples."""
+
+    def beside(without_p, without_q):
+        return rows_helpers.examples_of({"p": without_p, "q": without_q}).loader(
+            ["p", "q"], 10, shuffle=False
+        )
+
+    (batch,) = beside([1], [1])
+    assert len(batch["p"]) == 4
+    assert torch.equal(batch["p"], batch["q"])
+    for without in ([0], [2], []):
+        with pytest.raises(SelectionError, match="rows of other examples"):
+            beside([1], without)
+
+
+def test_rows_of_an_epoch_are_taken_one_by_one(near):
+    """From any row on, to the last one; then there is none."""
+    loader = near["x"].loader(5, block_bytes=12, window_bytes=120)
+    whole = expected(near["x"], loader, epoch=3)
+    with loader.stream(3, start=2) as rows:
+        assert torch.equal(torch.cat([rows.take(n) for n in (1, 9, 7, 99)]), whole[2:])
+        with pytest.raises(SelectionError, match="0 rows are left"):
+            rows.take(1)
+    with pytest.raises(StorageError, match="closed"):
+        rows.take(1)
+    with pytest.raises(SelectionError, match="from 0 on, not -1"):
+        loader.epoch = -1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_does_not_wait_for_threads_of_its_parent(near):
+    """What was begun before is refused there; the parent goes on."""
+    batches = iter(near["x"].loader(1, prefetch_bytes=12))
+    first = next(batches)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            list(batches)
+        except StorageError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len([first, *batches]) == sum(LENGTHS)

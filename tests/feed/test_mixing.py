@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lazycache.errors import SelectionError, StorageError
 from lazycache.feed import mix
+from lazycache.feed import mixture as mixture_module
 from lazycache.feed.mixture_plan import MixturePlan
 from lazycache.feed.shares import Shares
 
@@ -34,10 +35,10 @@ def owner(made):
     return {row.numpy().tobytes(): name for name, one in made.items() for row in one.x}
 
 
-def loaders(made, names="abc", **options):
+def loaders(made, names="abc", *, batch=7, **options):
     """Return a loader of each dataset, with small blocks and windows."""
     small = {"block_bytes": 24, "window_bytes": 72, "prefetch_bytes": 256}
-    return [made[n].shared["x"].loader(7, **{**small, **options}) for n in names]
+    return [made[n].shared["x"].loader(batch, **{**small, **options}) for n in names]
 
 
 def keys(batches):
@@ -218,12 +219,13 @@ def test_closing_ends_the_threads(made):
     assert set(threading.enumerate()) <= before
 
 
-def test_a_data_loader_takes_it_without_workers(made):
+def test_a_data_loader_takes_it_without_workers(made, monkeypatch):
     """A DataLoader hands a mixture's batches on; its workers are refused, with what to write."""
     mixture = mix(loaders(made), 13)
     assert len(list(DataLoader(mixture, batch_size=None))) == 3
+    monkeypatch.setattr(mixture_module, "get_worker_info", object)
     with pytest.raises(SelectionError, match="num_workers=0"):
-        next(iter(DataLoader(mixture, batch_size=None, num_workers=1)))
+        iter(mixture)
 
 
 def test_what_cannot_be_mixed(made):
@@ -236,6 +238,7 @@ def test_what_cannot_be_mixed(made):
         (x.loader(4, columns=["token"]), "columns"),
         (x.loader(4, rank=0, world_size=2), "number of ranks 1"),
         (made["a"].shared["partial"].loader(4), "sites"),
+        ((x * 2).loader(4), "keys of a batch"),
     ):
         with pytest.raises(SelectionError, match=f"cannot be mixed: {says}"):
             mix([b, other], 4)
@@ -253,6 +256,30 @@ def test_what_cannot_be_mixed(made):
     ):
         with pytest.raises(SelectionError, match=says):
             call()
+
+
+def test_columns_of_one_name_and_other_kinds_are_refused(made):
+    """Numbers of one would be read as texts, or bits of others, of the other."""
+    whole, text = (
+        made[n].shared["x"].loader(4, columns={"c": sql}) for n, sql in (("a", "1"), ("b", "'1'"))
+    )
+    with pytest.raises(SelectionError, match=r"columns \{'c': 'int64'\} .* \{'c': 'text'\}"):
+        mix([whole, text], 4)
+    narrow = made["a"].shared["x"].loader(4, norm=lambda rows: rows[:, :1])
+    wide = made["b"].shared["x"].loader(4, norm=lambda rows: rows)
+    with pytest.raises(SelectionError, match=r"rows of \[3\] .* rows of \[1\]"):
+        next(iter(mix([narrow, wide], 8)))
+
+
+def test_batches_of_the_loaders_do_not_matter(made):
+    """Nor whether they leave out the last one: every row comes, and a state fits."""
+    mixtures = [
+        mix(loaders(made, batch=batch, drop_last=drop), 13)
+        for batch, drop in ((7, True), (5, False))
+    ]
+    assert [one.rows for one in mixtures] == [39, 39]
+    assert keys(mixtures[0]) == keys(mixtures[1])
+    mixtures[0].load_state_dict(mixtures[1].state_dict())
 
 
 def test_a_billion_rows_are_planned_at_once():

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from itertools import pairwise, permutations
+from unittest import mock
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lazycache.feed import order as order_module
 from lazycache.feed.order import BLOCKS, ROWS, STORED, Order, Permutation, key_of
 
 SIZES = st.integers(1, 400)
@@ -20,10 +22,13 @@ ORDERS = st.builds(
 )
 
 
-@given(n=st.integers(1, 5000), key=st.integers(0, 2**64 - 1))
-def test_a_permutation_has_every_number_once_and_an_inverse(n, key):
-    """Whatever n and key are."""
-    shuffled = Permutation(n, key)
+@given(
+    n=st.integers(1, 5000), key=st.integers(0, 2**64 - 1), most_sorted=st.sampled_from([0, 5000])
+)
+def test_a_permutation_has_every_number_once_and_an_inverse(n, key, most_sorted):
+    """Whatever n and key are, sorted or by the network."""
+    with mock.patch.object(order_module, "_MOST_SORTED", most_sorted):
+        shuffled = Permutation(n, key)
     places = np.arange(n)
     found = shuffled(places)
     assert np.array_equal(np.sort(found), places)
@@ -48,6 +53,15 @@ def test_every_order_of_four_is_as_likely():
     expected = 3000 / 24
     chi = sum((counted[order] - expected) ** 2 / expected for order in permutations(range(4)))
     assert chi < 49.7
+
+
+def test_orders_of_few_are_odd_as_often_as_even():
+    """Of nine numbers, too, which a network of three by three permutes evenly only."""
+    odd = 0
+    for seed in range(400):
+        found = Permutation(9, key_of(seed))(np.arange(9))
+        odd += int((found[:, None] > found)[np.triu_indices(9, 1)].sum()) % 2
+    assert 150 < odd < 250
 
 
 @given(order=ORDERS, world=st.integers(1, 7), epoch=st.integers(0, 3))

@@ -40,3 +40,12 @@ def test_ranks_that_are_none_are_refused(rank, world_size):
     """One without the other, or outside of the world."""
     with pytest.raises(SelectionError, match="rank"):
         ranks.of_process(rank, world_size)
+
+
+def test_ranks_of_a_small_dataset_have_other_rows_in_every_epoch():
+    """Though all of it is smaller than a block would be."""
+    loaders = [small_cache()["resid_out_0"].loader(6, rank=r, world_size=2) for r in range(2)]
+    halves = {
+        tuple(sorted(batch[:, 0].tolist())) for one in loaders for _ in range(8) for batch in one
+    }
+    assert len(halves) > 2

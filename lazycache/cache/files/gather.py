@@ -20,6 +20,8 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _WIDE = {8: "<i8", 16: "<c16"}
 _SHARED_BYTES = 16 << 20
 """Below this a second thread costs more than it gains."""
+_WORTH_A_CALL = 256
+"""Bytes of a piece from which torch copies as fast as numpy, and into memory that is there."""
 _HUGE_BYTES = 1 << 22
 
 
@@ -99,7 +101,8 @@ def gather_rows(
         # a shift: dividing costs five times as much
         index = (addresses - low) >> (stride.bit_length() - 1)
         word = math.gcd(16, size, stride, low + start)
-        if word in _WIDE and len(index) * size >= _SHARED_BYTES:
+        large = len(index) * size >= _SHARED_BYTES
+        if word in _WIDE and (large or (out is not None and size >= _WORTH_A_CALL)):
             raw = np.empty(len(index) * size, dtype=np.uint8) if out is None else out
             _gather_shared(index, low + start, stride=stride, word=word, out=raw)
             return raw
@@ -118,7 +121,7 @@ def gather_rows(
 def _gather_shared(
     index: np.ndarray, address: int, *, stride: int, word: int, out: np.ndarray
 ) -> None:
-    """Copy pieces that begin `index` strides behind an address, on two threads.
+    """Copy pieces that begin `index` strides behind an address; of many bytes on two threads.
 
     By torch, which lets go of Python's lock while it copies; in pieces so small that it starts no
     threads of its own (see `parallel`).
@@ -138,7 +141,11 @@ def _gather_shared(
         chosen, part = piece
         torch.index_select(rows, 0, chosen, out=part)
 
-    share(copy, pieces)
+    if out.size >= _SHARED_BYTES:
+        share(copy, pieces)
+        return
+    for one in pieces:
+        copy(one)
 
 
 def _slot(row_bytes: int) -> int:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from lazycache.cache.files.gather import as_tensor, gather_rows, rows_view, words_of
+from lazycache.cache.files.gather import as_tensor, rows_view, words_of
 from lazycache.cache.files.maps import MapCache, MappedShard
 from lazycache.cache.files.parallel import ordered, threads
+from lazycache.cache.files.placed_rows import PlacedRows, copy_rows
 from lazycache.cache.files.readahead import (
     SAMPLED,
+    fault_in_ranges,
     is_resident,
     read_ahead,
     read_ahead_ranges,
 )
 from lazycache.cache.files.shards import verify
-from lazycache.cache.selecting.plan import SitePlan, Span, blocks, count_ranges
+from lazycache.cache.selecting.plan import SitePlan, Span, count_ranges
 from lazycache.cache.selecting.units import Units
 from lazycache.types import IoCounters
 
@@ -54,7 +56,10 @@ class MappedShards:
         wanted = span.rows * units.count * plan.dtype.itemsize
         if wanted < COPIED_BYTES:
             view = self.view(plan, span, units=units)
-            return view.clone(memory_format=torch.contiguous_format)
+            # by numpy: torch starts threads from 64 KiB of bfloat16 on, and waits for them
+            copy = torch.empty(view.shape, dtype=view.dtype, device="cpu")
+            np.copyto(words_of(copy), words_of(view))
+            return copy
         # of less than half of each row, a copy is smaller than the pages that a map would hold
         if 2 * wanted < span.rows * row_bytes or units.strides is None:
             return None
@@ -67,19 +72,41 @@ class MappedShards:
         values = torch.from_numpy(raw).view(plan.dtype.torch)
         return _rows(values, plan, span, units=units, offset=0)
 
-    def will_need(self, plan: SitePlan, rows: Sequence[tuple[int, int]]) -> None:
-        """Have rows of the plan read from the disk, (first, stop) each; waits for nothing."""
-        few = rows[:: max(1, len(rows) // SAMPLED)]
-        if len(few) < len(rows) and is_resident(self._ranges(plan, few)):
-            return
-        read_ahead_ranges(self._ranges(plan, rows))
+    def will_need(
+        self, plan: SitePlan, rows: Sequence[tuple[int, int]]
+    ) -> Callable[[], None] | None:
+        """Have rows of the plan read from the disk, (first, stop) each; waits for nothing.
 
-    def _ranges(self, plan: SitePlan, rows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return addresses and bytes of rows in the maps."""
-        spans = [span for first, stop in rows for span in plan.spans(first, stop)]
-        bases = {i: self.open(plan, i).raw.ctypes.data for i in {span.shard for span in spans}}
-        size = plan.spec.row_bytes
-        return [(bases[span.shard] + span.offset, span.rows * size) for span in spans]
+        Returns what waits until they are in memory; None: they are.
+        """
+        few = rows[:: max(1, len(rows) // SAMPLED)]
+        if not few or is_resident(self._ranges(plan, few)[1]):
+            return None
+        maps, ranges = self._ranges(plan, rows)
+        read_ahead_ranges(ranges)
+
+        def wait() -> None:
+            fault_in_ranges(ranges)
+            maps.clear()  # they are kept until then
+
+        return wait
+
+    def _ranges(
+        self, plan: SitePlan, rows: Sequence[tuple[int, int]]
+    ) -> tuple[dict[int, MappedShard], list[tuple[int, int]]]:
+        """Return addresses and bytes of rows, and the maps in which they are."""
+        ends = np.array(rows, dtype=np.int64).reshape(-1, 2)
+        (chunk, offsets), (last, _) = plan.locate(ends[:, 0]), plan.locate(ends[:, 1] - 1)
+        maps, addresses = self._addresses(plan, plan.shard.take(chunk), offsets)
+        sizes = (ends[:, 1] - ends[:, 0]) * plan.spec.row_bytes
+        inside = chunk == last
+        found = list(zip(addresses[inside].tolist(), sizes[inside].tolist(), strict=True))
+        for first, stop in ends[~inside].tolist():
+            for span in plan.spans(first, stop):
+                mapped = maps.setdefault(span.shard, self.open(plan, span.shard))
+                address = mapped.values.data_ptr() + span.offset
+                found.append((address, span.rows * plan.spec.row_bytes))
+        return maps, found
 
     def copy(
         self, plan: SitePlan, spans: Sequence[Span], *, units: Units, out: torch.Tensor
@@ -103,6 +130,37 @@ class MappedShards:
         self._io.add(requests=0, rows=len(rows), nbytes=0)
         return as_tensor(raw, plan.dtype.torch, (len(rows), *units.shape))
 
+    def place(
+        self, plan: SitePlan, rows: np.ndarray, *, units: Units, scattered: bool
+    ) -> PlacedRows:
+        """Look up where rows are, one at least, to be copied later, in parts.
+
+        `scattered` rows are asked of the disk part by part; others the caller has asked for.
+        """
+        chunk, offsets = plan.locate(rows)
+        self.check(plan, chunk)
+        maps, addresses = self._addresses(plan, plan.shard.take(chunk), offsets)
+        return PlacedRows(
+            plan,
+            addresses,
+            units=units,
+            held=[(plan.shards[i], mapped) for i, mapped in maps.items()],
+            maps=self._maps,
+            io=self._io,
+            scattered=scattered,
+        )
+
+    def _addresses(
+        self, plan: SitePlan, shard: np.ndarray, offsets: np.ndarray
+    ) -> tuple[dict[int, MappedShard], np.ndarray]:
+        """Return the maps of shards and, in `offsets`, where bytes of them are in memory."""
+        bases = np.zeros(len(plan.shards), dtype=np.int64)
+        maps = {int(i): self.open(plan, int(i)) for i in np.flatnonzero(np.bincount(shard))}
+        for i, mapped in maps.items():
+            bases[i] = mapped.values.data_ptr()
+        offsets += bases.take(shard)
+        return maps, offsets
+
     def gather(
         self, plan: SitePlan, shard: np.ndarray, offsets: np.ndarray, *, units: Units
     ) -> np.ndarray:
@@ -110,42 +168,14 @@ class MappedShards:
 
         `offsets` is the caller's no more. Counts ranges, but no rows; compares no checksum.
         """
-        bases, addresses = np.zeros(len(plan.shards), dtype=np.int64), offsets
         # these references keep the maps until the rows are copied, whatever is evicted meanwhile
-        maps = {int(i): self.open(plan, int(i)) for i in np.flatnonzero(np.bincount(shard))}
-        for i, mapped in maps.items():
-            bases[i] = mapped.values.data_ptr()
-        addresses += bases.take(shard)
+        maps, addresses = self._addresses(plan, shard, offsets)
         ascending = np.sort(addresses)
         read_ahead(ascending, row_bytes=plan.spec.row_bytes)
-        raw = self._gathered(plan, addresses, units=units)
+        raw = copy_rows(addresses, plan, units=units, maps=self._maps)
         maps.clear()
         requests = count_ranges(ascending, row_bytes=plan.spec.row_bytes)
         self._io.add(requests=requests, rows=0, nbytes=raw.nbytes)
-        return raw
-
-    def _gathered(self, plan: SitePlan, addresses: np.ndarray, *, units: Units) -> np.ndarray:
-        """Copy rows from memory: uint8[n * bytes of the units]; no more resident than may be."""
-        residency, row_bytes, itemsize = (
-            self._maps.residency,
-            plan.spec.row_bytes,
-            plan.dtype.itemsize,
-        )
-        at_once, size = residency.ranges_at_once(), units.count * itemsize
-        if len(addresses) <= at_once:
-            raw = gather_rows(addresses, row_bytes=row_bytes, itemsize=itemsize, units=units)
-            residency.touched(0, ranges=len(addresses))
-            return raw
-        raw = np.empty(len(addresses) * size, dtype=np.uint8)
-        for start, stop in blocks(len(addresses), size=at_once):
-            gather_rows(
-                addresses[start:stop],
-                row_bytes=row_bytes,
-                itemsize=itemsize,
-                units=units,
-                out=raw[start * size : stop * size],
-            )
-            residency.touched(0, ranges=stop - start)
         return raw
 
     def _count(self, plan: SitePlan, units: Units, *, requests: int, rows: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -27,8 +28,16 @@ from lazycache.errors import CorruptShardError, StorageError
 from lazycache.storage.store import Store
 from lazycache.types import ShardRef
 
+if sys.platform != "win32":
+    import resource
+
 MOST_LENT = 16_384
 """Maps of this process beyond which loads are copied: a quarter of what Linux allows it."""
+
+MOST_MAPS = 4096
+"""Maps of shards that a reader keeps."""
+
+_LEAST_BYTES, _MOST_BYTES = 4 << 30, 1 << 40
 
 _Key = tuple[str, int, torch.dtype]
 _Identity = tuple[int, int, int]
@@ -46,6 +55,18 @@ class MappedShard:
     """uint8[length]: its bytes."""
     values: torch.Tensor
     """Its bytes as values of the site's dtype; bytes at the end that make no value are left off."""
+
+
+def mappable_bytes() -> int:
+    """Return the bytes of maps that a reader keeps: addresses, which cost no memory.
+
+    A map that is made anew meets a page fault for every few pages again. Only where the addresses
+    of a process are limited (`RLIMIT_AS`) are they few.
+    """
+    if sys.platform == "win32":
+        return _LEAST_BYTES
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return _MOST_BYTES if soft == resource.RLIM_INFINITY else _LEAST_BYTES
 
 
 class MapCache:
@@ -96,6 +117,10 @@ class MapCache:
                 self._alive.add(made)
             self._evict()
         return kept
+
+    def look(self, ref: ShardRef, mapped: MappedShard) -> None:
+        """Look whether the file of a map that is held still has its bytes. Raises as `get`."""
+        _stated(mapped.path, ref)
 
     def lend(self, ref: ShardRef, start: int, stop: int) -> np.ndarray | None:
         """Return bytes of a shard as memory of the caller's own: uint8[stop - start].

@@ -2,6 +2,7 @@
 
 Threads of our own, and pieces small enough that torch and BLAS stay on the thread that called:
 their own thread pools wait for the slowest core, which costs 20 times on a machine that others use.
+Where every core has one of our threads, torch starts none beside them at all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from lazycache.one_thread import one_thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,11 +31,14 @@ def threads(nbytes: int) -> int:
     """Return how many threads to use for work on `nbytes`."""
     if nbytes < PARALLEL_BYTES:
         return 1
-    # the cores this process may use, which in a container or job are fewer than there are
-    mine = (
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
-    return min(MOST_THREADS, len(mine))
+    return min(MOST_THREADS, _cores())
+
+
+def _cores() -> int:
+    """Return the cores this process may use, which in a container or job are fewer than all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ordered(
@@ -47,17 +53,27 @@ def ordered(
     if workers <= 1:
         yield from map(work, items)
         return
-    source = iter(items)
+    source, doing = iter(items), _alone(work) if workers >= _cores() else work
     with ThreadPoolExecutor(workers, thread_name_prefix="lazycache-read") as pool:
         flying: deque[Future[Result]] = deque()
         try:
-            flying.extend(pool.submit(work, item) for item in islice(source, 2 * workers))
+            flying.extend(pool.submit(doing, item) for item in islice(source, 2 * workers))
             while flying:
                 yield flying.popleft().result()
-                flying.extend(pool.submit(work, item) for item in islice(source, 1))
+                flying.extend(pool.submit(doing, item) for item in islice(source, 1))
         finally:
             for future in flying:
                 future.cancel()
+
+
+def _alone(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """Return the same work without threads of torch's: the cores are taken."""
+
+    def doing(item: Item) -> Result:
+        with one_thread():
+            return work(item)
+
+    return doing
 
 
 def share(work: Callable[[Item], object], items: Iterable[Item]) -> None:

@@ -7,6 +7,7 @@ waits; and then the next row. Told beforehand, the disk reads all rows side by s
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ SAMPLED = 5
 """Rows that are looked at to see whether the rest is in the page cache."""
 
 _WILL_NEED = getattr(mmap, "MADV_WILLNEED", None)
+_POPULATE_READ = 22
+"""Linux 5.14 and later; others refuse it, and pages fault when they are read."""
 
 
 def read_ahead(addresses: np.ndarray, *, row_bytes: int) -> None:
@@ -54,3 +57,14 @@ def read_ahead_ranges(ranges: Sequence[tuple[int, int]]) -> None:
         return
     for address, size in ranges:
         LIBC.advise(address, size, _WILL_NEED)
+
+
+def fault_in_ranges(ranges: Sequence[tuple[int, int]]) -> None:
+    """Wait until ranges of memory maps, (address, bytes) each, are read, and map their pages.
+
+    Who copies them then meets no page fault.
+    """
+    if LIBC is None or sys.platform != "linux":
+        return
+    for address, size in ranges:
+        LIBC.advise(address, size, _POPULATE_READ)

@@ -7,7 +7,7 @@ example or a position is, is told by `examples.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +16,9 @@ import torch
 from lazycache.cache.files.fetched_tiles import FetchedTiles
 from lazycache.cache.files.gather import empty, words_of
 from lazycache.cache.files.mapped_shards import MappedShards
-from lazycache.cache.files.maps import MapCache
+from lazycache.cache.files.maps import MOST_MAPS, MapCache, mappable_bytes
 from lazycache.cache.files.parallel import ordered, threads
+from lazycache.cache.files.placed_rows import PlacedRows
 from lazycache.cache.files.ragged_rows import Block, Wanted
 from lazycache.cache.files.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
 from lazycache.cache.files.shards import Shards
@@ -67,8 +68,8 @@ class Reader:
         *,
         io: IoCounters,
         check: bool = False,
-        max_maps: int = 512,
-        map_bytes: int = 4 << 30,
+        max_maps: int = MOST_MAPS,
+        map_bytes: int | None = None,
         max_gap: int = MAX_GAP,
         files: KnownFiles | None = None,
     ) -> None:
@@ -76,7 +77,7 @@ class Reader:
         self._store = store
         self._snapshot = snapshot
         self._max_gap = max_gap
-        self._maps = MapCache(store, max_maps=max_maps, max_bytes=map_bytes)
+        self._maps = MapCache(store, max_maps=max_maps, max_bytes=map_bytes or mappable_bytes())
         self._mapped = MappedShards(self._maps, io, check=check)
         self._files = files or StoredFiles(store)
         tiles = MappedShards(self._maps, RangesOnly(io), check=check)
@@ -229,16 +230,35 @@ class Reader:
         """Whether a site's shards are files of this machine. Reads nothing."""
         return self._is_local(self._open_plan(site))
 
-    def will_need(self, site: str, spans: Sequence[tuple[int, int]]) -> None:
+    def will_need(self, site: str, spans: Sequence[tuple[int, int]]) -> Callable[[], None] | None:
         """Have rows read from the disk, (first, stop) each, while the caller does other things.
 
-        Rows that a site does not have, and sites that are elsewhere or in tiles, are passed over.
+        Sites that are elsewhere or in tiles are passed over. Returns what waits until the rows are
+        in memory; None: there is nothing to wait for.
 
         Cost: some ten microseconds where the rows are in the page cache.
         """
         plan = self._open_plan(site)
-        if self._is_local(plan) and not plan.tilings:
-            self._mapped.will_need(plan, spans)
+        if not self._is_local(plan) or plan.tilings:
+            return None
+        return self._mapped.will_need(plan, spans)
+
+    def place(
+        self, site: str, rows: np.ndarray, *, units: Units, scattered: bool
+    ) -> PlacedRows | None:
+        """Look up where rows are, one at least, to be copied later in parts, in the order given.
+
+        None where they are not simply in files of this machine. `scattered` ones are asked of the
+        disk part by part; of others the caller has said so (`will_need`).
+
+        Raises:
+            SelectionError: the site does not have one of the rows.
+            CorruptShardError: a shard is not what the log recorded.
+        """
+        plan = self._open_plan(site)
+        if not self._is_local(plan) or plan.tilings or plan.spec.layout == RAGGED:
+            return None
+        return self._mapped.place(plan, rows, units=units, scattered=scattered)
 
     def widths(self, site: str, rows: np.ndarray) -> np.ndarray:
         """Return the width of each row of a ragged site: int64[n].

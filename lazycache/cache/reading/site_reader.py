@@ -5,13 +5,14 @@ What is computed has the surface of what is read, so that lazy tensors and SQL n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from lazycache.cache.files.gather import empty, words_of
+from lazycache.cache.files.placed_rows import PlacedRows
 from lazycache.cache.reading.costs import Once, Tally, summed
 from lazycache.cache.reading.head_out import Needed, needed, project
 from lazycache.cache.reading.matrices import Matrices, of_heads
@@ -135,10 +136,18 @@ class SiteReader(Reader):
         one = self.computed.get(site)
         return super().is_near(site if one is None else one.source)
 
-    def will_need(self, site: str, spans: Sequence[tuple[int, int]]) -> None:
+    def will_need(self, site: str, spans: Sequence[tuple[int, int]]) -> Callable[[], None] | None:
         """Have rows read from the disk; of a computed site those it is computed from."""
         one = self.computed.get(site)
-        super().will_need(site if one is None else one.source, spans)
+        return super().will_need(site if one is None else one.source, spans)
+
+    def place(
+        self, site: str, rows: np.ndarray, *, units: Units, scattered: bool
+    ) -> PlacedRows | None:
+        """Look up where rows are; None of a computed site. As `Reader.place`."""
+        if site in self.computed:
+            return None
+        return super().place(site, rows, units=units, scattered=scattered)
 
     def statistics(self, site: str) -> StoredStatistics | None:
         """Return what is stored of the rows of a site; None of a computed one."""
