@@ -16,7 +16,7 @@ from lazycache.catalog.checkpoints import after_commit
 from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CommitConflictError
-from lazycache.types import EXAMPLES, ArrayRef, Commit, RunInfo, SiteSpec
+from lazycache.types import EXAMPLES, ArrayRef, Commit, EntryRef, RunInfo, SiteSpec
 from lazycache.writer.array_files import ArrayFiles
 from lazycache.writer.feed import Feed
 from lazycache.writer.group import Group
@@ -43,6 +43,7 @@ class Committer:
         arrays: ArrayFiles,
         specs: Callable[[], Mapping[str, SiteSpec]],
         settings: Settings,
+        entries: Sequence[EntryRef] = (),
         group: Group | None = None,
         same_run: Callable[[RunInfo], None] = nothing_to_compare,
     ) -> None:
@@ -55,6 +56,7 @@ class Committer:
         self._dataset = snapshot.identity
         self._undeclared = tuple(run for run in runs if run.name not in snapshot.runs)
         self._arrays = arrays
+        self._entries = tuple(entries)
         self._sites_declared = set(snapshot.sites)
         self._since = time()  # no file of what is to be committed is older
         self._specs = specs
@@ -141,6 +143,7 @@ class Committer:
             since=self._since,
         )
         self._undeclared = ()
+        self._entries = ()
         self._beginning = None
         self._sites_declared.update(spec.name for spec in written.sites)
         after_commit(self._log.store, written.version)
@@ -185,6 +188,7 @@ class Committer:
             tables=tuple(sorted(files.tables, key=lambda ref: (ref.table, ref.row_start))),
             shards=tuple(sorted(files.shards, key=lambda ref: (ref.site, ref.row_start))),
             arrays=tuple(arrays),
+            entries=self._entries,
             session=self._beginning,
             writer_session=self._settings.session,
         )

@@ -44,6 +44,10 @@ class Desk:
         """[rows, units]: room for numbers."""
         self.wide = scratch("float64", self._shape, np.dtype(np.float64))
         """float64[zones, rows of each, units]: room for wider ones."""
+        self._few: tuple[np.ndarray, np.ndarray] | None = None
+        if folds == 1 and rows // zones % GROUP_ROWS == 0:
+            few = scratch("few", (2, rows // GROUP_ROWS, units), np.dtype(np.float32))
+            self._few = few, few.reshape(2, zones, -1, units)
 
     def zoned(self, values: np.ndarray) -> np.ndarray:
         """Return a view [zones, rows of each, units] of a tile."""
@@ -55,6 +59,25 @@ class Desk:
             found = ufunc.reduce(zoned.reshape(self._folded), axis=1)
             zoned = found.reshape(self._parts)
         ufunc.reduce(zoned, axis=1, out=out)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the rows of each zone are whole groups, and wide enough for `moments`."""
+        return self._few is not None
+
+    def moments(self, values: np.ndarray, out: np.ndarray) -> None:
+        """Fill in sums and sums of squares, of groups as float32 and of those as float64.
+
+        Args:
+            values: float32[rows, units].
+            out: float64[2, zones, units].
+        """
+        assert self._few is not None, "has_groups"
+        (sums, squares), zoned = self._few
+        groups = values.reshape(len(sums), GROUP_ROWS, values.shape[1])
+        np.add.reduce(groups, axis=1, out=sums)
+        np.einsum("gij,gij->gj", groups, groups, out=squares)
+        np.add.reduce(zoned, axis=2, dtype=np.float64, out=out)
 
     def squares(self, zoned: np.ndarray, out: np.ndarray) -> None:
         """Fill in the sums of squares over the rows of each zone."""

@@ -16,11 +16,14 @@ from lazycache.codec.statistics import TOP_ROWS, ZONE_ROWS
 from lazycache.writer.numbers import Numbers
 from lazycache.writer.tiles import GROUP_ROWS, parts_of
 
-_VALUES = 1 << 15  # that are looked at at once, so that they stay in the processor's cache
+_VALUES = 1 << 16  # that are looked at at once, so that they stay in the processor's cache
 _FEW = 4  # of so many values one is new: the others are dropped before
 _SPARSE = 4  # of so many zones one is wanted: only their groups are looked at
+_DENSE = 2  # of so many zones one is wanted: their maxima say what is too small
+_CROWDED = 2 * TOP_ROWS  # groups of a unit of which the greatest are found first
 _ZONE_GROUPS = ZONE_ROWS // GROUP_ROWS
 _WITHIN = np.arange(GROUP_ROWS, dtype=np.int32)
+_GROUPS = np.arange(_ZONE_GROUPS)
 
 
 class Greatest:
@@ -69,14 +72,16 @@ class Greatest:
         wanted = high > self._least
         if self._takes_all:
             wanted[:] = True
-        most = min(int(np.count_nonzero(wanted)), TOP_ROWS * len(self._least)) * GROUP_ROWS
+        least = self._bound(wanted, high)
+        groups = min(_ZONE_GROUPS * int(np.count_nonzero(wanted)), TOP_ROWS * len(self._least))
+        most = groups * GROUP_ROWS
         size = -(-len(self._least) // max(1, -(-most // _VALUES)))
         starts = _group_starts(runs)
         for first in range(0, len(self._least) if most else 0, size):
             units = slice(first, first + size)
-            group, unit = self._groups(wanted[:, units], maxima[:, units], starts, first)
+            group, unit = self._groups(wanted[:, units], maxima[:, units], starts, least[units])
             if len(group):
-                self._take(runs, group, unit + first, row)
+                self._take(runs, (group, unit + first), least, row)
         self._seen += sum(len(run) for run in runs)
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
@@ -93,14 +98,27 @@ class Greatest:
         """Whether even the least integer counts, which is above nothing."""
         return self._values.dtype.kind != "f" and self._seen < TOP_ROWS
 
+    def _bound(self, wanted: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Return, of each unit, what its greatest values are above after this chunk.
+
+        Where there are 32 zones, one value of each is at least the 32nd of their maxima.
+        """
+        is_known = _DENSE * np.count_nonzero(wanted) < wanted.size
+        if is_known or len(high) < TOP_ROWS or high.dtype.kind != "f":
+            return self._least
+        place = len(high) - TOP_ROWS
+        bound = np.partition(np.ascontiguousarray(high.T), place, axis=1)[:, place]
+        below = np.nextafter(bound, -np.inf, dtype=high.dtype)  # equal ones count
+        least: np.ndarray = np.maximum(below, self._least)
+        return least
+
     def _groups(
-        self, zones: np.ndarray, maxima: np.ndarray, starts: np.ndarray, first: int
+        self, zones: np.ndarray, maxima: np.ndarray, starts: np.ndarray, least: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return groups of wanted zones that may have one of the greatest, and their units."""
-        least = self._least[first : first + maxima.shape[1]]
         if _SPARSE * np.count_nonzero(zones) <= zones.size and not self._takes_all:
             group, unit = _within_zones(zones, maxima, starts, least)
-            if np.bincount(unit, minlength=1).max() <= TOP_ROWS:
+            if np.bincount(unit, minlength=1).max() <= _CROWDED:
                 return group, unit
         wanted = maxima > least
         if self._takes_all:
@@ -108,11 +126,16 @@ class Greatest:
         return _chosen(wanted, maxima)
 
     def _take(
-        self, runs: Sequence[np.ndarray], group: np.ndarray, unit: np.ndarray, row: int
+        self,
+        runs: Sequence[np.ndarray],
+        groups: tuple[np.ndarray, np.ndarray],
+        least: np.ndarray,
+        row: int,
     ) -> None:
-        """Take the values of some groups."""
-        values, rows = self._looked_at(runs, group, unit, row)
-        new = np.flatnonzero(values > self._least[unit][:, None])
+        """Take the values of some groups and units."""
+        unit = groups[1]
+        values, rows = self._looked_at(runs, *groups, row)
+        new = np.flatnonzero(values > least[unit][:, None])
         if _FEW * len(new) < values.size and not self._takes_all:
             unit = unit[new // GROUP_ROWS]
             values, rows = (of.reshape(-1)[new][:, None] for of in (values, rows))
@@ -219,16 +242,21 @@ def _within_zones(
     flat = np.flatnonzero(zones)
     zone = flat // units  # much faster than divmod
     unit = flat - zone * units
-    group = starts[zone][:, None] + np.arange(_ZONE_GROUPS)
-    behind = starts[zone + 1][:, None]
-    found = maxima[np.minimum(group, behind - 1), unit[:, None]] > least[unit][:, None]
-    at = np.flatnonzero(found & (group < behind))
-    return group.reshape(-1)[at], unit[at // _ZONE_GROUPS]
+    start = starts[zone]
+    lines, step = maxima.reshape(-1), maxima.shape[1]
+    at = (start * step + unit)[:, None] + _GROUPS * step
+    found = lines.take(at, mode="clip") > least[unit][:, None]
+    count = starts[zone + 1] - start
+    if len(count) and count.min() < _ZONE_GROUPS:  # a part of a zone
+        found &= count[:, None] > _GROUPS
+    hit = np.flatnonzero(found)
+    line = hit // _ZONE_GROUPS
+    return start[line] + (hit - line * _ZONE_GROUPS), unit[line]
 
 
 def _chosen(wanted: np.ndarray, maxima: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return wanted groups and their units; where there are too many, only the greatest."""
-    crowded = np.flatnonzero(_counts(wanted) > TOP_ROWS)
+    crowded = np.flatnonzero(_counts(wanted) > _CROWDED)
     if len(crowded):
         every = slice(None) if len(crowded) == wanted.shape[1] else crowded  # much faster
         wanted[:, every] = _greatest_groups(np.ascontiguousarray(maxima[:, every].T)).T

@@ -16,6 +16,7 @@ from lazycache.errors import CaptureError, StorageError, UnsupportedDtypeError
 from lazycache.storage.layout import site_dir
 from lazycache.types import (
     CALLS_OF,
+    EXAMPLES,
     INDEX_COLUMNS,
     RAGGED,
     WIDTH,
@@ -159,7 +160,10 @@ class Intake:
             problems.append(f"site {name!r}: ragged rows have the shape (n, -1), not {spec.shape}")
         declared = self._sites.get(name, spec)
         if spec != declared:
-            problems.append(f"site {name!r}: {_told(spec)}, but the dataset has {_told(declared)}")
+            problems.append(
+                f"site {name!r}: {_told(spec)}, but the dataset has {_told(declared)}"
+                f"{_advice(spec, declared)}"
+            )
         if values.device.type != "cpu" or not values.is_contiguous():
             problems.append(f"site {name!r}: values must be contiguous and on the CPU")
         return spec
@@ -177,6 +181,18 @@ class Intake:
             for spec in specs.values()
             if (spec.table, spec.name) in columns
         ]
+
+
+def _advice(spec: SiteSpec, declared: SiteSpec) -> str:
+    """Say what to do where rows may be whole sequences, whose length differs."""
+    both = (spec.shape, declared.shape)
+    of_examples = spec.table == declared.table == EXAMPLES and spec.layout == declared.layout
+    if not of_examples or not all(len(s) > 1 for s in both) or both[0][1:] != both[1][1:]:
+        return ""
+    return (
+        ". If its first dimension counts tokens, run.annotate(mask=...), bool[batch, length], "
+        "before each call of the model makes each token a row"
+    )
 
 
 def _covers(block: SiteBlock, rows: int) -> bool:

@@ -18,12 +18,16 @@ _SHIFTS = {
 }
 """Of floats: how far their exponent is from that of a float32, and how much smaller it counts."""
 
+_BY_TORCH = ("bfloat16", "float16")  # in one pass where numpy needs two
+_GRAIN = 32_768  # numbers up to which torch does not start threads for an operation
+_NARROW = 2  # bytes
+
 
 class Numbers:
     r"""The numbers of one dtype, in one that numpy has and that holds each of them exactly.
 
     That is float32 or float64, also for integers of at most 32 bits; those of 64 stay what they
-    are. All is numpy: torch would compute with the threads of the forward pass.
+    are. torch computes only where it does so on this thread alone; see `one_thread`.
 
     Args:
         dtype: What `SiteSpec.dtype` says.
@@ -44,6 +48,8 @@ class Numbers:
         """Of the numbers."""
         self.is_float = self._dtype.torch.is_floating_point
         """Whether there may be NaN and Inf."""
+        self.is_narrow = self.is_float and self._dtype.itemsize <= _NARROW
+        """Whether a few of them, or of their squares, may be added as float32."""
         self.largest = torch.finfo(self._dtype.torch).max if self.is_float else 0.0
         """The greatest finite number of floats."""
         self._exact = _exact(self._dtype, self.dtype)
@@ -60,7 +66,9 @@ class Numbers:
         if raw.dtype == self.dtype:
             return raw
         numbers = scratch("numbers", raw.shape, self.dtype) if room is None else room
-        if self._dtype.name in _SHIFTS:
+        if self._dtype.name in _BY_TORCH and _is_torch_alone(raw):
+            torch.from_numpy(numbers).copy_(torch.from_numpy(raw).view(self._dtype.torch))
+        elif self._dtype.name in _SHIFTS:
             self._shift(raw, numbers)
         else:
             np.copyto(numbers, raw)
@@ -79,7 +87,9 @@ class Numbers:
         if self._dtype.numpy is not None:
             return clean.astype(self.raw)
         values = torch.from_numpy(clean).to(self._dtype.torch)
-        return values.view(torch.uint8).numpy().view(self.raw)
+        # of the same size: of one unit, strides may be anything
+        bits = torch.uint8 if self._dtype.itemsize == 1 else torch.uint16
+        return values.view(bits).numpy()
 
     def _shift(self, raw: np.ndarray, numbers: np.ndarray) -> None:
         """Move sign, exponent and mantissa to where a float32 has them: faster than to convert."""
@@ -91,6 +101,11 @@ class Numbers:
             magnitude = ((1 << (8 * self._dtype.itemsize - 1)) - 1) << shift
             np.bitwise_and(bits, np.int32(magnitude - (1 << 31)), out=bits)
             np.multiply(numbers, np.float32(2.0**smaller), out=numbers)
+
+
+def _is_torch_alone(raw: np.ndarray) -> bool:
+    """Whether torch takes these values, and no further threads for them."""
+    return raw.flags.writeable and (raw.size <= _GRAIN or torch.get_num_threads() == 1)
 
 
 def _working(dtype: Dtype) -> np.dtype:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lazycache.codec.dtypes import by_name
 from lazycache.codec.statistics import BLOCK_COLUMNS, TOP_COLUMNS, TOP_ROWS, ZONE_ROWS, part_sizes
+from lazycache.one_thread import one_thread
 from lazycache.storage.store import Upload
 from lazycache.types import RAGGED, SiteSpec, StatsRef
 from lazycache.writer.greatest import Greatest
@@ -80,13 +81,20 @@ class ShardStatistics:
     def add(self, pieces: Sequence[tuple[memoryview, int]]) -> None:
         """Take the values of a chunk: pieces of rows, in order.
 
-        Cost: one pass over the values, about a nanosecond and a half each, and another look at few
+        Cost: one pass over the values, two to three nanoseconds each, and another look at few
         of them.
         """
         rows = runs([self._raw(*piece) for piece in pieces], first=self._rows % ZONE_ROWS)
         first, self._rows = self._rows, self._rows + sum(map(len, rows))
         if self._rows > _MOST_ROWS:
             self._greatest = None
+        with one_thread():  # cores are the model's
+            self._add(rows, first)
+        self._chunks[-1] += 1
+        if self._moments.rows * by_name(self._spec.dtype).itemsize >= self._block_bytes:
+            self._close_block()
+
+    def _add(self, rows: Sequence[np.ndarray], first: int) -> None:
         zones = ZoneNumbers(
             rows,
             self._numbers,
@@ -98,9 +106,6 @@ class ShardStatistics:
         if self._greatest is not None and zones.maxima is not None:
             self._greatest.add(rows, zones.maxima, zones.high, row=first)
         self._parts.add_zones(zones.low, zones.high, rows=self._rows)
-        self._chunks[-1] += 1
-        if self._moments.rows * by_name(self._spec.dtype).itemsize >= self._block_bytes:
-            self._close_block()
 
     def finish(self) -> StatsRef | None:
         """Write what is worth it; None if nothing is."""

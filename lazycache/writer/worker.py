@@ -11,7 +11,6 @@ from lazycache.types import SiteSpec
 from lazycache.writer.feed import Feed
 from lazycache.writer.jobs import Batch, Flush, Job, Load, Mark, Stop
 from lazycache.writer.parts import Part, SitePart
-from lazycache.writer.priority import give_way
 from lazycache.writer.settings import Settings
 from lazycache.writer.site_lane import SiteLane
 from lazycache.writer.table_lane import TableLane
@@ -56,7 +55,6 @@ class Worker:
                 self._store.delete(path)
 
     def _run(self) -> None:
-        give_way()
         try:
             self._walk(self._feed.root)
         except BaseException as error:  # noqa: BLE001 - a thread carries any error to its callers

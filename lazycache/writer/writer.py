@@ -14,7 +14,7 @@ from lazycache.catalog.log import CommitLog
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.errors import CaptureError, LazycacheError
 from lazycache.storage.store import Store
-from lazycache.types import INDEX_COLUMNS, RowBatch, RunInfo
+from lazycache.types import INDEX_COLUMNS, EntryRef, RowBatch, RunInfo
 from lazycache.writer.array_files import ArrayFiles
 from lazycache.writer.committer import Committer, nothing_to_compare
 from lazycache.writer.feed import Feed
@@ -62,9 +62,11 @@ class DatasetWriter:
         run: what the rows belong to; declared with the first commit.
         notes: further descriptions that the first commit declares, of what is added to the run.
         settings: how much is queued, how much goes into a file and a commit. Peak memory is
-            `queue_bytes` (or a batch that is larger) and the batch that waits for room.
+            `queue_bytes` (or a batch that is larger), the batch that waits for room, and the
+            statistics of open files: at most 2 KiB for each unit of a site.
         arrays: tensors of the model that the run keeps, by name; those that it lacks are written
             with the first commit. They must not change until then.
+        entries: values beside the sites, whose files are written; the first commit names them.
         columns: types of columns by table, whatever they are in the snapshot: a reader shows a
             column of several types as one that holds them all.
         group: processes that commit together: each calls `commit` and `close` as often as the
@@ -111,6 +113,7 @@ class DatasetWriter:
         settings: Settings,
         arrays: Mapping[str, torch.Tensor] = MappingProxyType({}),
         notes: Sequence[RunInfo] = (),
+        entries: Sequence[EntryRef] = (),
         columns: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
         group: Group | None = None,
         same_run: Callable[[RunInfo], None] = nothing_to_compare,
@@ -139,6 +142,7 @@ class DatasetWriter:
             snapshot=snapshot,
             runs=(run, *notes),
             arrays=files,
+            entries=entries,
             specs=self._intake.specs,
             settings=self._settings,
             group=group,

@@ -18,6 +18,8 @@ from lazycache.writer.scratch import aligned, scratch
 from lazycache.writer.tiles import GROUP_ROWS, Tile, parts_of, tiles
 
 _SURE = 64  # times the deviations, squares still leave them more than 12 digits
+_SURE_NARROW = 16  # and those that were added as float32 more than 4
+_TINY = 2.0**-120  # below, squares of float32 lose digits
 
 
 class ZoneNumbers:
@@ -55,7 +57,8 @@ class ZoneNumbers:
         """int64[zones]: how many rows."""
         self.low, self.high = aligned((2, *shape), numbers.dtype)
         """[zones, units]: the extremes of the finite values; +Inf and -Inf where there is none."""
-        self.sum, self.m2 = aligned((2, *shape), np.dtype(np.float64))
+        self._both = aligned((2, *shape), np.dtype(np.float64))
+        self.sum, self.m2 = self._both
         """float64[zones, units]: of the finite values, and their squared deviations."""
         self.exact = np.empty(shape, np.int64) if numbers.dtype.kind != "f" else None
         """int64[zones, units]: the sums of integers of 64 bits, modulo 2**64."""
@@ -86,7 +89,11 @@ class ZoneNumbers:
             self._check(cut)
 
     def _tile(self, tile: Tile, desk: Desk) -> None:
-        wide = self._extremes(tile, desk)
+        values = self._extremes(tile, desk)
+        if self._numbers.is_narrow and desk.has_groups and not self._two_steps:
+            desk.moments(values, self._both[:, tile.zones, tile.units])
+            return
+        wide = self._widened(values, desk)
         total = self.sum[tile.zones, tile.units]
         desk.reduce(np.add, wide, total)
         if self._two_steps:
@@ -94,7 +101,7 @@ class ZoneNumbers:
         desk.squares(wide, self.m2[tile.zones, tile.units])
 
     def _extremes(self, tile: Tile, desk: Desk) -> np.ndarray:
-        """Fill in the extremes of a tile, and the sums of integers; return its numbers, wide."""
+        """Fill in the extremes of a tile, and the sums of integers; return its numbers."""
         zones, units = tile.zones, tile.units
         values = self._numbers.of(tile.values, desk.numbers)
         zoned = desk.zoned(values)
@@ -105,6 +112,11 @@ class ZoneNumbers:
         desk.reduce(np.minimum, zoned, self.low[zones, units])
         if self.exact is not None:
             np.add.reduce(zoned.view(np.int64), axis=1, out=self.exact[zones, units])
+        return values
+
+    def _widened(self, values: np.ndarray, desk: Desk) -> np.ndarray:
+        """Return numbers of a tile as float64[zones, rows of each, units]."""
+        zoned = desk.zoned(values)
         if values.dtype == np.float64 and not self._two_steps:
             return zoned
         np.copyto(desk.wide, zoned, casting="unsafe")  # uint64 to float64 rounds
@@ -115,9 +127,8 @@ class ZoneNumbers:
         odd, again = self._odd(), np.zeros(self.m2.shape, np.bool_)
         if not self._two_steps:
             squares, self.m2 = self.m2, self.m2 - self.sum * self.sum / self.rows[:, None]
-            # also where squares are NaN; all values may be 0
-            again = ~((squares < _SURE * self.m2) | (squares == 0))
-            self.wants_two_steps = 2 * np.count_nonzero(again & ~odd) > again.size
+            again = ~self._is_sure(squares)
+            self.wants_two_steps = bool(2 * np.count_nonzero(again & ~odd) > again.size)
         if not again.any() and not odd.any():
             return
         for tile in cut:
@@ -127,6 +138,16 @@ class ZoneNumbers:
             for columns, compute in ((is_odd, self._set_apart), (is_unsure, self._shift)):
                 if columns.any():
                     compute(tile, np.flatnonzero(columns))
+
+    def _is_sure(self, squares: np.ndarray) -> np.ndarray:
+        """Whether sums of squares are good for deviations; not where they are NaN."""
+        if not self._numbers.is_narrow:
+            sure: np.ndarray = (squares < _SURE * self.m2) | (squares == 0)
+            return sure
+        sure = (squares < _SURE_NARROW * self.m2) & (squares > _TINY)
+        if not sure.all():
+            sure |= (self.low == 0) & (self.high == 0)
+        return sure
 
     def _odd(self) -> np.ndarray:
         """Whether there are NaN or Inf: they are at the ends, or make both of them NaN."""
@@ -140,6 +161,8 @@ class ZoneNumbers:
         """Compute the deviations of some columns in a second step."""
         at, count = _place(tile, columns)
         wide = _zoned(_wide(self._numbers.of(_taken(tile, columns)), copy=True), count)
+        if self._numbers.is_narrow:  # those of float32 may have overflown
+            self.sum[at] = np.add.reduce(wide, axis=1)
         wide -= (self.sum[at] / wide.shape[1])[:, None]
         self.m2[at] = np.einsum("zij,zij->zj", wide, wide)
 

@@ -245,3 +245,19 @@ def test_a_site_cannot_become_ragged():
             CaptureError, match=r"but the dataset has float32 rows of shape \(2, -1"
         ):
             checks.parts(RowBatch({"tokens": tokens(2)}, {"x": block}))
+
+
+def test_sequences_of_other_lengths_are_told_to_say_which_tokens_they_have():
+    """Rows [length, units] of examples whose length differs: `annotate(mask=...)` is the answer."""
+    checks, examples = intake(), TableBlock(1, {"example": np.array([0])})
+    for values, advised in ((torch.zeros(1, 5, 4), False), (torch.zeros(1, 6, 4), True)):
+        given = RowBatch({"examples": examples}, {"x": SiteBlock("examples", values)})
+        if not advised:
+            checks.parts(given)
+            continue
+        with pytest.raises(CaptureError, match=r"\(5, 4\) in 'examples'.*annotate\(mask=\.\.\.\)"):
+            checks.parts(given)
+    with pytest.raises(CaptureError) as caught:
+        values = torch.zeros(1, 5, 3)
+        checks.parts(RowBatch({"examples": examples}, {"x": SiteBlock("examples", values)}))
+    assert "mask" not in str(caught.value)

@@ -87,6 +87,8 @@ def check_blocks(values, found: ChunkStatistics):
 
 def check_unit(values, found, block, unit):
     wide = values.double()
+    is_narrow = values.dtype.is_floating_point and values.element_size() <= 2
+    rounding = 2.0**-21 if is_narrow else 1e-12
     finite = values[wide.isfinite()]
     assert found.nans[block, unit] == wide.isnan().sum()
     assert found.pos_infs[block, unit] == (wide == math.inf).sum()
@@ -103,7 +105,7 @@ def check_unit(values, found, block, unit):
     assert high.item() == max(finite.tolist())
     if values.dtype.is_floating_point:
         total = math.fsum(kept.tolist())
-        bound = 1e-12 * math.fsum(abs(x) for x in kept.tolist())
+        bound = rounding * math.fsum(abs(x) for x in kept.tolist())
         assert abs(found.sum[block, unit].item() - total) <= bound
     else:
         total = sum(int(x) for x in kept.tolist())
@@ -111,10 +113,12 @@ def check_unit(values, found, block, unit):
     mean = total / len(finite)
     m2 = math.fsum((x - mean) ** 2 for x in map(float, kept.tolist()))
     scale = max(map(abs, map(float, kept.tolist())))
-    assert found.mean[block, unit].item() == pytest.approx(mean, rel=1e-12, abs=1e-12 * scale)
+    assert found.mean[block, unit].item() == pytest.approx(mean, rel=1e-12, abs=rounding * scale)
     # what rounding means and large integers to float64 does to deviations, in any method
     bit = scale * 2.0**-51
     slack = len(finite) * bit**2 + bit * math.sqrt(len(finite) * m2)
+    if is_narrow:
+        slack += 2.0**-19 * math.fsum(x * x for x in map(float, kept.tolist()))
     assert found.m2[block, unit].item() == pytest.approx(m2, rel=1e-12, abs=slack)
 
 
@@ -185,6 +189,36 @@ def test_statistics_are_those_of_torch_in_float64(
     check_blocks(values, read_blocks(shard, spec, read))
     check_extremes(values, read_zones(shard, spec, read))
     check_top(values, read_top(shard, spec, read))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    dtype=st.sampled_from([torch.bfloat16, torch.float16]),
+    chunks=st.lists(st.sampled_from([1, 8, 100, 128, 300]), min_size=1, max_size=4),
+    size=st.integers(-130, 127),
+    mean=st.sampled_from([0.0, 0.5, 3.0, 30.0]),
+    seed=st.integers(0, 99),
+)
+def test_sums_of_narrow_floats_are_within_their_bound(dtype, chunks, size, mean, seed):
+    """Of wide rows: values whose squares vanish or overflow as float32, or with a large mean."""
+    random = torch.Generator().manual_seed(seed)
+    noise = torch.randn(sum(chunks), 260, generator=random, dtype=torch.float64)
+    wide = (noise + mean) * 2.0**size
+    wide[:, 7] = 0.0
+    largest = torch.finfo(dtype).max
+    values = wide.clamp(-largest, largest).to(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "SMALLEST_SHARD", 1)
+        patch.setattr(statistics, "_BLOCK_BYTES", 1 << 30)
+        shard, spec, read = gathered(values, chunks, pieces=1000, shard_bytes=1 << 30)
+    found, true = read_blocks(shard, spec, read), values.double()
+    assert torch.equal(found.min[0], values.amin(0))
+    assert torch.equal(found.max[0], values.amax(0))
+    assert bool(((found.sum[0] - true.sum(0)).abs() <= 2.0**-21 * true.abs().sum(0)).all())
+    deviations = (true - true.mean(0)).square().sum(0)
+    within = (found.m2[0] - deviations).abs() / 2.0**-19 <= true.square().sum(0)
+    assert bool(within.all())
+    assert found.m2[0, 7] == 0
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e6, 1e9])
