@@ -1,5 +1,8 @@
 """All benchmarks: `python -m benchmarks [--smoke] [--only A,B] [--json FILE] [--update DOC]`.
 
+`--from FILE` shows an earlier run again; with `--only` those stages are measured anew, the others
+are taken from it.
+
 Every stage runs in a process of its own, one after the other, so that its peak memory is its own
 and nothing another one left is in the way. Installs nothing: peers that are absent are named in the
 tables (`pip install -c .ci/constraints.txt ".[bench]"` brings them). A quarter of an hour on two
@@ -20,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.alone import measure
-from benchmarks.measure import surroundings
-from benchmarks.report import check_marks, header, stage_table, update
+from benchmarks.measure import moment, surroundings
+from benchmarks.report import check_marks, goals_table, header, stage_table, update
 
 STAGES = (
     "limits",
@@ -43,13 +46,14 @@ def main() -> None:
     """Run what was asked for, print its tables, and end with 1 if a stage failed."""
     asked = arguments()
     if asked.update is not None:
-        check_marks(asked.update, asked.only)
-    report = measured(asked) if asked.results is None else read(asked.results)
+        check_marks(asked.update, asked.only or STAGES)
+    report = merged(asked) if asked.results is not None else measured(asked)
     if asked.json is not None:
         asked.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(header(report))
     for name, stage in report["stages"].items():
-        print(f"\n## {name}\n\n{stage_table(stage)}")
+        print(f"\n## {name}\n\n{stage_table(stage, goals=False)}")
+    print(f"\n## goals\n\n{goals_table(report['stages'])}")
     if asked.update is not None:
         update(asked.update, report)
     sys.exit(any(stage.get("failed") for stage in report["stages"].values()))
@@ -60,12 +64,16 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round, two at once")
     parser.add_argument("--long", action="store_true", help="also what takes many minutes")
-    parser.add_argument("--only", type=named, default=STAGES, metavar="A,B", help=", ".join(STAGES))
+    parser.add_argument("--only", type=named, metavar="A,B", help=", ".join(STAGES))
     parser.add_argument("--folder", type=Path, help="the disk that is measured")
     parser.add_argument("--json", type=Path, help="write all that was measured there")
     parser.add_argument("--update", type=Path, help="write the tables into this document")
     parser.add_argument(
-        "--from", type=Path, dest="results", metavar="JSON", help="measure nothing: show this"
+        "--from",
+        type=Path,
+        dest="results",
+        metavar="JSON",
+        help="show this; with --only, measure those again and take the others from it",
     )
     return parser.parse_args()
 
@@ -78,25 +86,30 @@ def named(text: str) -> tuple[str, ...]:
     return tuple(name for name in STAGES if name in chosen)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read what a run wrote by `--json`."""
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report
+def merged(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what a run wrote by `--json`, with the stages that are named measured anew."""
+    earlier: dict[str, Any] = json.loads(asked.results.read_text(encoding="utf-8"))
+    if asked.only is None:
+        return earlier
+    found = measured(asked)
+    stages = earlier["stages"] | found["stages"]
+    return found | {"stages": {name: stages[name] for name in STAGES if name in stages}}
 
 
 def measured(asked: argparse.Namespace) -> dict[str, Any]:
     """Run the stages; return what the JSON holds."""
     found: dict[str, Any] = surroundings("python -m benchmarks " + " ".join(sys.argv[1:]))
+    chosen = asked.only or STAGES
     # nothing is timed where it only has to run
     with ThreadPoolExecutor(2 if asked.smoke else 1) as pool:
-        stages = pool.map(partial(stage, asked=asked), asked.only)
-        found["stages"] = dict(zip(asked.only, stages, strict=True))
+        stages = pool.map(partial(stage, asked=asked), chosen)
+        found["stages"] = dict(zip(chosen, stages, strict=True))
     return found
 
 
 def stage(name: str, *, asked: argparse.Namespace) -> dict[str, Any]:
     """Run one stage in its process; return what it measured, or how it failed."""
-    start = time.perf_counter()
+    start, when = time.perf_counter(), moment()
     # a fresh interpreter, unless nothing is measured: torch was imported once for all then
     context = multiprocessing.get_context("forkserver" if asked.smoke else "spawn")
     if asked.smoke:
@@ -108,7 +121,7 @@ def stage(name: str, *, asked: argparse.Namespace) -> dict[str, Any]:
         error = done.exception()
     print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if error is None:
-        return done.result()
+        return done.result() | when
     traceback.print_exception(error, file=sys.stderr)
     return {"failed": f"{type(error).__name__}: {error}"}
 

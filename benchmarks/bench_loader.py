@@ -42,7 +42,7 @@ SLOW = {"mosaicml-streaming": "a row takes 50 to 100 us of Python from the page 
 
 def run(bench: Bench) -> Iterator[Comparison]:
     """Compare ways to feed rows to training."""
-    large = stored(bench, "large", bench.size(1 << 18, 4096))
+    large = stored(bench, "large", bench.size(1 << 19, 4096))
     yield orders(bench, large)
     yield cold_epochs(bench, large)
     shutil.rmtree(large.path.parent)
@@ -114,8 +114,9 @@ def random_reads(rows: Rows) -> list[Way]:
 def cold_epochs(bench: Bench, rows: Rows) -> Comparison:
     """Ours out of a cold page cache, beside the disk."""
     ways = [
+        cold_ours("lazycache", rows),
         cold_ours("lazycache, with columns", rows, columns=COLUMNS),
-        cold_ours("lazycache, blocks of 1 MiB", rows, block_bytes=1 << 20),
+        cold_ours("lazycache, blocks of 256 KiB", rows, block_bytes=256 << 10),
         cold_ours('lazycache, shuffle="rows"', rows, shuffle="rows"),
         cold_ours("lazycache, shuffle=False", rows, shuffle=False),
         sequential(rows.path),

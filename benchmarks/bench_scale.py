@@ -48,7 +48,8 @@ def run(bench: Bench) -> Iterator[Comparison]:
     folders = {shards: bench.folder / str(shards) for shards in sizes + (10_000,) * bench.long}
     for shards, folder in folders.items():
         write(folder / "acts", shards)
-    for place, scheme in (("", ""), (", far away", "far://")):
+    places = (("", ""), (", far away", "far://"))
+    for place, scheme in places[bench.smoke :]:  # each starts processes, for the same questions
         # far away the delays are the same each time: fewer rounds show the same
         rounds = bench.rounds if not scheme else min(2, bench.rounds)
         asked = [

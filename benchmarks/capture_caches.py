@@ -7,7 +7,8 @@ their own forward pass is in their time too.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from benchmarks.capture_model import HEADS, LAYERS, SITES, VOCABULARY, WIDTH, Id
 from benchmarks.capture_peer import Kept, Peer
 
 IN_MEMORY = "keeps all in memory, writes nothing"
+
+PINS = ", for it pins transformers 4.51.1, numpy < 2 and vllm 0.9, which do not resolve with ours"
 
 
 class InMemory(Peer):
@@ -153,23 +156,20 @@ class EasyRoutine(InMemory):
         lacking = super().lacks()
         if lacking:
             return lacking
-        try:
-            importlib.import_module("easyroutine.interpretability.activation_cache")
-        except ImportError as error:
-            return f"{error}; 1.1.5 has it: pip install --no-deps (its pins fit nothing else here)"
+        if not _cache_file().is_file():
+            return "the version installed has no cache; 1.1.5 has it: pip install --no-deps" + PINS
         return ""
 
     def run(self, setting: Setting, folder: Path) -> None:
         """Run it."""
         del folder
-        from easyroutine.interpretability.activation_cache import ActivationCache
-
         from benchmarks.capture_model import hooked
 
-        whole = ActivationCache()
+        made = _cache_class()
+        whole = made()
 
         def keep(_: int) -> None:
-            one = ActivationCache()
+            one = made()
             for layer, value in seen.items():
                 one[SITES[layer]] = value
             whole.cat(one)
@@ -182,6 +182,26 @@ class EasyRoutine(InMemory):
         """Return the values of a layer."""
         found: torch.Tensor = cache[SITES[layer]]
         return found
+
+
+def _cache_file() -> Path:
+    """Where easyroutine has its cache: a file that can be loaded without the rest of the package.
+
+    The package itself imports models of transformers that the newest version no longer has.
+    """
+    found = importlib.util.find_spec("easyroutine")
+    folder = Path() if found is None or found.origin is None else Path(found.origin).parent
+    return folder / "interpretability" / "activation_cache.py"
+
+
+@cache
+def _cache_class() -> Any:
+    spec = importlib.util.spec_from_file_location("easyroutine_cache", _cache_file())
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{_cache_file()} is no module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ActivationCache
 
 
 def _first(value: Any) -> torch.Tensor:

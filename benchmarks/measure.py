@@ -52,13 +52,19 @@ def machine() -> str:
 
 def surroundings(command: str) -> dict[str, Any]:
     """What belongs to every figure: machine, date, load, versions, commit and command."""
-    return {
+    return moment() | {
         "command": command.strip(),
-        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{machine()}, {memory() / 2**30:.0f} GiB of memory",
+        "versions": versions(),
+    }
+
+
+def moment() -> dict[str, Any]:
+    """What belongs to the figures of one stage: they may be of another hour than the others."""
+    return {
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load": list(os.getloadavg()),
         "commit": commit(),
-        "versions": versions(),
     }
 
 

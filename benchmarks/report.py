@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goals import judge, ours_of, ratios
+from benchmarks.causes import cause_of
+from benchmarks.goals import Verdict, judge, ours_of, ratios
 
 COLUMNS = (
-    "operation",
-    "way",
-    "median",
-    "range",
+    "operation, way",
+    "median (range)",
     "time / ours",
     "MB/s",
     "CPU",
@@ -26,44 +25,57 @@ COLUMNS = (
 Json = Mapping[str, Any]
 
 
-def stage_table(stage: Json) -> str:
-    """Return what a stage measured as Markdown: a table, then goals, skipped ways and notes."""
+def stage_table(stage: Json, *, goals: bool = True) -> str:
+    """Return what a stage measured as Markdown: a table, goals if asked, skipped ways, notes."""
     if stage.get("failed"):
         return f"**failed**: {stage['failed']}"
     rows = [row for one in stage["comparisons"] for row in rows_of(one)]
-    used = [i for i, _ in enumerate(COLUMNS) if i < 3 or any(row[i] for row in rows)]
+    used = [i for i, _ in enumerate(COLUMNS) if any(row[i] for row in rows)]
     lines = [[COLUMNS[i] for i in used], *([row[i] for i in used] for row in rows)]
-    parts = [_aligned(lines), *_paragraphs(stage["comparisons"])]
-    spent = f"{stage['seconds']:.0f} s in all, peak RSS of the process {size(stage['peak_rss'])}."
-    return "\n\n".join([*parts, spent])
+    parts = [_aligned(lines), *_paragraphs(stage["comparisons"], goals=goals)]
+    spent = f"{stage['seconds']:.0f} s in all, peak RSS of the process {size(stage['peak_rss'])}"
+    return "\n\n".join([*parts, f"{spent}{_when(stage)}."])
+
+
+def _when(stage: Json) -> str:
+    """When a stage was run, of what and beside what; nothing of one that is run by itself."""
+    if "date" not in stage:
+        return ""
+    return f"; {stage['date']}, commit {stage['commit']}, load before it {stage['load'][0]:.2f}"
 
 
 def rows_of(comparison: Json) -> list[list[str]]:
-    """One operation: a row for each way that was measured, ours first, limits last."""
+    """One operation: its name, then a row for each way, ours first, limits last."""
     ways = comparison["ways"]
     order = {"ours": 0, "peer": 1, "limit": 2}
     timed = sorted((way for way in ways if way["seconds"]), key=lambda way: order[way["kind"]])
-    found = [_row(comparison, way) for way in timed]
-    for row in found[:1]:
-        row[0] = comparison["operation"]
-    return found
+    named = [f"{comparison['operation']}:", *[""] * (len(COLUMNS) - 1)]
+    return [named, *(_row(comparison, way) for way in timed)]
 
 
 def _row(comparison: Json, way: Json) -> list[str]:
     took = statistics.median(way["seconds"])
-    mark = {"ours": "**{}**", "peer": "{}", "limit": "*{}*"}[way["kind"]]
+    mark = {"ours": "- **{}**", "peer": "- {}", "limit": "- *{}*"}[way["kind"]]
     return [
-        "",
         mark.format(way["name"]),
-        duration(took),
-        f"{duration(min(way['seconds']))} - {duration(max(way['seconds']))}",
+        _spread(way["seconds"]),
         _beside(comparison["ways"], way),
-        f"{comparison['nbytes'] / took / 1e6:,.0f}" if comparison["nbytes"] else "",
+        _digits(comparison["nbytes"] / took / 1e6) if comparison["nbytes"] else "",
         duration(statistics.median(way["cpu"])) if way["cpu"] else "",
         "" if way["nbytes"] is None else size(way["nbytes"]),
         "" if way["requests"] is None else f"{way['requests']:,}",
         "" if way["peak_rss"] is None else size(way["peak_rss"]),
     ]
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    """Median, smallest and greatest, in the unit of the median."""
+    middle = statistics.median(seconds)
+    if len(seconds) == 1:
+        return duration(middle)
+    unit, scale = _unit(middle)
+    low, high = (_digits(one / scale) for one in (min(seconds), max(seconds)))
+    return f"{_digits(middle / scale)} {unit} ({low}-{high})"
 
 
 def _beside(ways: Sequence[Json], way: Json) -> str:
@@ -77,9 +89,9 @@ def _beside(ways: Sequence[Json], way: Json) -> str:
     return f"{middle:.3g} ({low:.3g}-{high:.3g})" if len(found) > 1 else f"{middle:.3g}"
 
 
-def _paragraphs(comparisons: Sequence[Json]) -> list[str]:
+def _paragraphs(comparisons: Sequence[Json], *, goals: bool) -> list[str]:
     """Goals, then who was left out and why, then what is to be said of a way."""
-    goals = [line for one in comparisons for line in _goals(one)]
+    judged = [line for one in comparisons for line in _goals(one)] if goals else []
     skipped: dict[str, list[str]] = {}
     notes: dict[str, None] = {}
     for one in comparisons:
@@ -93,7 +105,7 @@ def _paragraphs(comparisons: Sequence[Json]) -> list[str]:
         what if len(where) == every else f"{what} ({_listed(where)})"
         for what, where in skipped.items()
     ]
-    named = (("Goals", goals), ("Not measured", left), ("Notes", list(notes)))
+    named = (("Goals", judged), ("Not measured", left), ("Notes", list(notes)))
     return ["\n".join([f"{what}:", "", *(f"- {line}" for line in x)]) for what, x in named if x]
 
 
@@ -103,22 +115,41 @@ def _listed(operations: Sequence[str]) -> str:
 
 
 def _goals(comparison: Json) -> list[str]:
-    found = []
-    for one in judge(comparison["goal"], comparison["ways"]):
-        if one.ratio is None:
-            said = "not measured"
-        else:
-            said = f"{one.ratio:.3g}, {'reached' if one.reached else '**not reached**'}"
-        found.append(f"{comparison['operation']}: {one.goal}: {said}")
-    return found
+    return [f"{comparison['operation']}: {one.goal}: {_said(one)}" for one in judge(comparison)]
+
+
+def _said(one: Verdict) -> str:
+    """What came out of a goal."""
+    if one.found is None:
+        return "not measured"
+    return f"{_digits(one.found)}, {'reached' if one.reached else '**not reached**'}"
+
+
+def goals_table(stages: Mapping[str, Json]) -> str:
+    """Return all goals of a run: what came out, and why the missed ones are missed."""
+    lines, missed = [["operation", "goal", "came out"]], []
+    for name, stage in stages.items():
+        for one in stage.get("comparisons", ()):
+            for verdict in judge(one):
+                lines.append([f"{name}: {one['operation']}", verdict.goal, _said(verdict)])
+                if verdict.found is not None and not verdict.reached:
+                    cause = cause_of(name, one["operation"], verdict.goal)
+                    missed.append(f"- {name}, {one['operation']}, {verdict.goal}: {cause}.")
+    shown = [_aligned(lines)] if len(lines) > 1 else ["No stage that was run has a goal."]
+    return "\n\n".join(shown + (["\n".join(["Why not:", "", *missed])] if missed else []))
 
 
 def duration(seconds: float) -> str:
     """Seconds as text: three digits, in s, ms or µs."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
-            return f"{_digits(seconds / scale)} {unit}"
-    return f"{_digits(seconds * 1e6)} µs"
+    unit, scale = _unit(seconds)
+    return f"{_digits(seconds / scale)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """Return the unit that a time is shown in, and its seconds."""
+    if seconds >= 1:
+        return "s", 1.0
+    return ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
 
 
 def size(nbytes: float) -> str:
@@ -145,13 +176,9 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def header(report: Json) -> str:
-    """One paragraph: what was run, where, when, with which versions."""
+    """One paragraph: what was run, where, with which versions; stages say when."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    load = ", ".join(f"{one:.2f}" for one in report["load"])
-    return (
-        f"`{report['command']}`, {report['date']}, commit {report['commit']}; "
-        f"{report['machine']}; load before it {load}; {versions}."
-    )
+    return f"`{report['command']}`, {report['date']}; {report['machine']}; {versions}."
 
 
 def check_marks(path: Path, stages: Iterable[str]) -> None:
@@ -161,7 +188,7 @@ def check_marks(path: Path, stages: Iterable[str]) -> None:
         ValueError: a mark is not there, or more than once.
     """
     text = path.read_text(encoding="utf-8")
-    for name in ("run", *stages):
+    for name in ("run", "goals", *stages):
         if len(re.findall(_pattern(name), text, flags=re.DOTALL)) != 1:
             raise ValueError(f"{path} needs <!-- table: {name} --> and <!-- end --> once")
 
@@ -170,15 +197,17 @@ def update(path: Path, report: Json) -> None:
     """Write the tables between their marks in a document.
 
     A mark is `<!-- table: read -->`; what stands between it and the next `<!-- end -->` is
-    replaced. `<!-- table: run -->` is for the machine, the date and the versions.
+    replaced. `<!-- table: run -->` is for the machine, the date and the versions, `goals` for what
+    was to be reached. A run of some stages replaces the tables of those, and both of these.
 
     Raises:
         ValueError: a stage that was measured has no mark; nothing is written then.
     """
     check_marks(path, report["stages"])
     text = path.read_text(encoding="utf-8")
-    tables = {name: stage_table(one) for name, one in report["stages"].items()}
-    for name, table in {"run": header(report), **tables}.items():
+    tables = {name: stage_table(one, goals=False) for name, one in report["stages"].items()}
+    own = {"run": header(report), "goals": goals_table(report["stages"])}
+    for name, table in (own | tables).items():
         text = re.sub(_pattern(name), _between(table), text, flags=re.DOTALL)
     path.write_text(text, encoding="utf-8")
 
