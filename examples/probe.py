@@ -18,6 +18,7 @@ from lazycache.feed import Norm
 
 MODULES = ("calendar", "datetime", "fractions", "heapq", "inspect", "tarfile", "textwrap")
 HELD_OUT = "shutil"
+SITES = ["embed", "resid_out_[135]"]
 WORDS = "regexp_full_match(token, '[a-z]{2,}')"  # a bracket would tell too much
 CODE = "kind = 'code'"
 
@@ -53,9 +54,8 @@ def main(folder: str, modules: tuple[str, ...] = MODULES, epochs: int = 8) -> di
     """Return for each site the share of words of a module never seen that are told right."""
     torch.manual_seed(0)
     model, tokenizer = lc.demo_model()
-    texts, sites = list(corpus((*modules, HELD_OUT))), ["embed", "resid_out_[135]"]
-    cache = lc.extract(model, texts, folder, sites, tokenizer=tokenizer, max_length=128)
-    right = {}
+    right, texts = {}, list(corpus((*modules, HELD_OUT)))
+    cache = lc.extract(model, texts, folder, SITES, tokenizer=tokenizer, max_length=128)
     print(f"{HELD_OUT:12}  trained here  cache.probe")
     for site in cache:
         words = cache[site].where(WORDS).rows

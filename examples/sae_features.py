@@ -13,7 +13,9 @@ RARE = 0.02
 """Share of tokens below which a feature says something of them."""
 
 TOKENS = """
-    WITH fired AS (SELECT token, unit(features, $unit) AS a FROM tokens)
+    WITH fired AS (
+        SELECT token, unit(features, $unit) AS a FROM tokens
+        WHERE token NOT IN ('[CLS]', '[SEP]'))
     SELECT token, count(*) AS times, avg(a) AS mean FROM fired WHERE a > 0
     GROUP BY token ORDER BY sum(a) DESC LIMIT 4"""
 """What a feature fires on: the tokens of which it fires most in all."""

@@ -1,4 +1,4 @@
-"""Values with a row for each row of a dataset, stored as a site by `cache.persist`.
+"""Values with a row for each row of a dataset, stored as sites by `cache.persist`.
 
 `cache["features"] = cache["resid_out_3"].map(sae.encode)` is such a value. As a site it is a column
 of SQL, has statistics, and is read like any other.
@@ -6,7 +6,7 @@ of SQL, has statistics, and is read like any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,13 @@ from lazycache.cache.selecting.plan import as_array
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.catalog.run_info import ADDS_TO
 from lazycache.catalog.snapshot import Addition
+from lazycache.errors import CommitConflictError
 from lazycache.rewriting import BATCH_BYTES, SETTINGS
 from lazycache.types import (
     EXAMPLES,
     INDEX_COLUMNS,
     TOKENS,
+    EntryRef,
     RowBatch,
     RunInfo,
     SiteBlock,
@@ -34,19 +36,38 @@ _BATCH_ROWS = 1 << 16
 """Most rows whose example and position are asked for at once."""
 
 
-def is_site(sites: StoredSites, name: str, value: Any) -> bool:
-    """Whether a value can be a site of a dataset: lazy, with a row for each row of a table.
+def as_sites(sites: StoredSites, values: Mapping[str, Any]) -> dict[str, LazyTensor]:
+    """Return the values that become sites of a dataset: lazy, a row for each row of a table.
 
-    Of `tokens` or `examples`, as the snapshot has them, under a name that means no other site.
-    Reads nothing.
+    Of `tokens` or `examples`, as the snapshot has them. One under the name of a head, or of a value
+    that is stored beside the sites, is none of them. Reads nothing.
+
+    Raises:
+        CommitConflictError: the snapshot has a site of such a name.
     """
-    if not isinstance(value, LazyTensor) or name in sites.sites or parse(name) is not None:
-        return False
+    found = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, LazyTensor)
+        and parse(name) is None
+        and name not in sites.snapshot.entries
+        and _has_all_rows(sites, value)
+    }
+    for name in found:
+        if name in sites.sites:
+            raise CommitConflictError(
+                f"{sites.url} has a site {name!r} already, and the values of a site never change. "
+                "Persist yours under another name; lc.open(url) shows the site."
+            )
+    return found
+
+
+def _has_all_rows(sites: StoredSites, value: LazyTensor) -> bool:
     table, origins = value.source.spec.table, value.source.origins
-    if table not in (TOKENS, EXAMPLES) or origins is None or not value.lead_ndim:
+    count = sites.snapshot.rows(table)
+    if table not in (TOKENS, EXAMPLES) or origins is None or not value.lead_ndim or not count:
         return False
     rows = value.rows
-    count = sites.snapshot.rows(table)
     if len(rows) != count or rows.row_shape != value.row_shape:
         return False
     found = origins(as_array(rows.lead.flat()))
@@ -58,41 +79,36 @@ def is_site(sites: StoredSites, name: str, value: Any) -> bool:
     )
 
 
-def add_site(sites: StoredSites, name: str, value: LazyTensor) -> int:
-    """Compute the rows of a value and store them as a site; return the version that has it.
+def add_sites(
+    sites: StoredSites, values: Mapping[str, LazyTensor], entries: Sequence[EntryRef]
+) -> int:
+    """Compute the rows of values and store them as sites; return the version that has them.
 
-    Cost: each row is computed and written once, in batches of 32 MiB; one commit for each run.
+    All of them, of all runs, and the values beside the sites that `entries` name are one commit: of
+    a process that is killed everything is there or nothing.
+
+    Cost: each row is computed and written once, in batches of 32 MiB.
 
     Raises:
-        CommitConflictError: the rows have a site of this name by now; nothing was added.
+        CommitConflictError: the rows have such a site by now; nothing was added.
         StorageError: the store failed.
     """
-    version = sites.version
-    by_run: dict[str, list[Addition]] = {}
-    for addition in sites.snapshot.additions:
-        if value.source.spec.table in addition.rows:
-            by_run.setdefault(addition.run, []).append(addition)
-    for run, additions in by_run.items():
-        version = _add_to(sites, run, additions, name, value)
-    return version
-
-
-def _add_to(
-    sites: StoredSites, run: str, additions: list[Addition], name: str, value: LazyTensor
-) -> int:
-    """Store the rows of one run."""
-    made_of = {name: f"{value!r}"}
+    snapshot = sites.snapshot
+    runs = list(dict.fromkeys(addition.run for addition in snapshot.additions))
     writer = DatasetWriter(
         sites.store,
-        snapshot=sites.snapshot,
-        run=sites.snapshot.runs[run],
-        notes=[RunInfo(f"{run}+{name}", {ADDS_TO: run, "values": made_of})],
+        snapshot=snapshot,
+        run=snapshot.runs[runs[0]],
+        notes=[note for run in runs for note in _notes(run, values)],
+        entries=entries,
         settings=SETTINGS,
     )
     try:
-        for addition in additions:
-            for batch, place in _batches(addition, name, value):
-                writer.cover(batch, {value.source.spec.table: place})
+        for name, value in values.items():
+            table = value.source.spec.table
+            for addition in snapshot.additions:
+                for batch, place in _batches(addition, name, value):
+                    writer.cover(batch, {table: place})
         version = writer.commit()
         writer.close()
     except BaseException:
@@ -101,10 +117,16 @@ def _add_to(
     return version
 
 
+def _notes(run: str, values: Mapping[str, LazyTensor]) -> Iterator[RunInfo]:
+    """Describe what is added to a run."""
+    for name, value in values.items():
+        yield RunInfo(f"{run}+{name}", {ADDS_TO: run, "values": {name: f"{value!r}"}})
+
+
 def _batches(addition: Addition, name: str, value: LazyTensor) -> Iterator[tuple[RowBatch, Place]]:
     """Yield the rows that one commit has added, with where they are."""
     table, rows = value.source.spec.table, value.rows
-    first, stop = addition.rows[table]
+    first, stop = addition.rows.get(table, (0, 0))
     size = max(1, min(_BATCH_ROWS, BATCH_BYTES * len(rows) // max(1, rows.nbytes)))
     for start in range(first, stop, size):
         part = rows[start : min(start + size, stop)]

@@ -33,7 +33,7 @@ from lazycache.errors import (
 )
 from lazycache.mapping.contents import Contents
 from lazycache.rewriting import rewrite
-from lazycache.row_values import add_site, is_site
+from lazycache.row_values import add_sites, as_sites
 from lazycache.storage.layout import CARD, FILE_PREFIXES, IDENTITY, LOG_PREFIX
 from lazycache.storage.open_store import Url, open_store
 from lazycache.storage.store import Store
@@ -74,23 +74,26 @@ def save(
         raise
 
 
-def persist(sites: StoredSites, values: Mapping[str, Any]) -> int:
-    """Add values to the dataset behind a cache; see `ActivationCache.persist`."""
-    columns = {name: value for name, value in values.items() if is_site(sites, name, value)}
+def persist(sites: StoredSites, values: Mapping[str, Any]) -> tuple[int, frozenset[str]]:
+    """Add values to the dataset behind a cache; return the version and which are sites there.
+
+    See `ActivationCache.persist`.
+    """
+    columns = as_sites(sites, values)
     encoded = _encoded((name, value) for name, value in values.items() if name not in columns)
     if not values:
-        return sites.version
+        return sites.version, frozenset()
     check_same(sites)
-    version = sites.version
-    for name, value in columns.items():
-        version = _added(sites, name, value)
-    return _add_entries(sites, encoded) if encoded else version
+    return _added(sites, columns, encoded), frozenset(columns)
 
 
-def _add_entries(sites: StoredSites, encoded: list[Value]) -> int:
+def _added(sites: StoredSites, columns: Mapping[str, LazyTensor], encoded: Sequence[Value]) -> int:
+    """Store sites and values as one commit; return its version."""
     files = EntryFiles(sites.store)
     try:
-        commit = _commit(files.write(encoded))
+        if columns:
+            check_decides(sites.store)
+        refs = files.write(encoded)
     except StorageError as exc:
         files.delete()
         raise _told(exc, sites) from exc
@@ -98,32 +101,35 @@ def _add_entries(sites: StoredSites, encoded: list[Value]) -> int:
         files.delete()
         raise
     try:
-        written = CommitLog(sites.store).append(
-            commit, base=sites.version, validate=None, dataset=sites.snapshot.identity
-        )
-    except BaseException:
-        if not _may_be_named(sites.store, [commit]):
+        return add_sites(sites, columns, refs) if columns else _append(sites, refs)
+    except BaseException as exc:
+        if not _may_be_named(sites.store, entries=refs):
             files.delete()
+        if columns and isinstance(exc, StorageError):
+            raise _told(exc, sites) from exc
         raise
+
+
+def _append(sites: StoredSites, entries: Sequence[EntryRef]) -> int:
+    written = CommitLog(sites.store).append(
+        _commit(entries), base=sites.version, validate=None, dataset=sites.snapshot.identity
+    )
     after_commit(sites.store, written.version)
     return written.version
 
 
-def _added(sites: StoredSites, name: str, value: LazyTensor) -> int:
-    try:
-        check_decides(sites.store)
-        return add_site(sites, name, value)
-    except StorageError as exc:
-        raise _told(exc, sites) from exc
-
-
-def _may_be_named(store: Store, commits: Sequence[Commit]) -> bool:
-    """Whether a record of the log names the files of these commits, now or later."""
+def _may_be_named(
+    store: Store, commits: Sequence[Commit] = (), entries: Sequence[EntryRef] = ()
+) -> bool:
+    """Whether a record of the log is one of these commits, or names entries, now or later."""
     if store.local_path(IDENTITY) is None:  # a write that failed may still be on its way
         return True
     ours = {commit.txn for commit in commits}
     try:
-        return any(commit.txn in ours for commit in CommitLog(store).read())
+        return any(
+            commit.txn in ours or any(entry in commit.entries for entry in entries)
+            for commit in CommitLog(store).read()
+        )
     except (LazycacheError, OSError):
         return True
 

@@ -49,6 +49,7 @@ LONG = (
     "tests/writers/",
     "tests/realmodel/",
     "tests/test_examples.py",
+    "tests/test_benchmarks.py",
     "tests/test_memory.py",
     "tests/catalog/test_log_races.py",
 )

@@ -98,6 +98,25 @@ def make(
     return _made(url, pd.concat(kept_t), pd.concat(kept_e))
 
 
+def examples_of(lacking: dict[str, Sequence[int]]):
+    """Open a dataset of six examples in three batches, whose sites lack some of the batches."""
+    url = f"memory://rows{next(_numbers)}"
+    store = open_store(url, create=True, storage_options=None)
+    snapshot = Snapshot.replay(create_dataset(store), [])
+    run = RunInfo("run", {})
+    writer = DatasetWriter(store, snapshot=snapshot, run=run, settings=SETTINGS, arrays={})
+    random, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    for number in range(3):
+        part = [2 * number, 2 * number + 1]
+        batch, _, _ = _batch(part, (1, 2, 3, 1, 2, 3), random, generator, torch.float32)
+        pooled = batch.sites["pooled"]
+        sites = {name: pooled for name, without in lacking.items() if number not in without}
+        writer.write(replace(batch, sites=sites))
+        writer.commit()
+    writer.close()
+    return open_dataset(url)
+
+
 def forget() -> None:
     """Close what was made and opened for several tests."""
     for made in _opened:

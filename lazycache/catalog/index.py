@@ -201,6 +201,7 @@ def _build(path: Path, snapshot: Snapshot, store: Store, *, older: tuple[Path, i
             shutil.copyfile(source, temporary)
         with duckdb.connect(":memory:", config={"temp_directory": ""}) as connection:
             connection.execute("SET python_enable_replacements = false")
+            connection.execute("SET enable_progress_bar = false")  # it would go to standard output
             connection.execute(f"ATTACH {_text(str(temporary))} AS {BUILDING}")
             fill(connection, BUILDING, snapshot, store, after=after)
             connection.execute(f"CHECKPOINT {BUILDING}")

@@ -185,19 +185,30 @@ class OverDatasets(CacheState):
         """Put other datasets in the places of those behind this. For this package.
 
         Keys that the new ones lack go, names that only they have come. What was deleted stays so;
-        what is in memory stays.
+        what is in memory stays, but for what they have as a site since it was persisted.
 
         Args:
             changed: The new ones, by the `id` of the old.
         """
         before = self.datasets
         self.datasets = tuple(changed.get(id(one), one) for one in before)
-        moved = {key: _over(old, changed) for key, old in self.segments.items()}
+        moved = {
+            key: _over(old, changed)
+            for key, old in self.segments.items()
+            if not _is_site_of(self.datasets, key, old.site_since)
+        }
         kept = {key: new for key, new in moved.items() if new.parts}
         for name, parts in _added(before, self.datasets).items():
             kept.setdefault(name, Segments(parts))
         stored = sorted((key for key, one in kept.items() if one.is_stored), key=natural_key)
         self.segments = {key: kept[key] for key in dict.fromkeys([*stored, *kept])}
+
+
+def _is_site_of(datasets: Sequence[StoredSites], key: str, since: int) -> bool:
+    """Whether the one dataset has a value as a site, which it became with a version."""
+    if len(datasets) != 1:
+        return False
+    return 0 < since <= datasets[0].version and key in datasets[0].sites
 
 
 def _over(segments: Segments, changed: Mapping[int, StoredSites]) -> Segments:

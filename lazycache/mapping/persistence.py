@@ -73,14 +73,17 @@ class Persistence(OverDatasets):
         """Store values that are in memory in the dataset behind this cache, as one commit.
 
         The cache goes on showing its snapshot, and these values; who opens the dataset after this
-        has them too. Of several values stored under one name the last counts.
+        has them too. Of several values stored under one name the last counts. A process that is
+        killed has stored all of them or none.
 
         A lazy tensor of this dataset that has a row for each row of `tokens`, or of `examples`,
-        becomes a site beside those it was made of, in a commit of its own: a column of SQL, with
-        statistics. So `cache["features"] = cache["resid_out_3"].map(sae.encode)` is stored.
+        becomes a site beside those it was made of: a column of SQL, with statistics. So
+        `cache["features"] = cache["resid_out_3"].map(sae.encode)` is stored. It is stored once: a
+        second `persist` leaves it out, and after `refresh` the key is the stored site. Rows that
+        are captured later have no value of it.
 
         Args:
-            *keys: Which; none for all that are in memory.
+            *keys: Which; none for all that are in memory alone.
 
         Returns:
             The version that has them.
@@ -89,7 +92,8 @@ class Persistence(OverDatasets):
             SiteNotFoundError: no such value in memory; names the nearest.
             UnsupportedDtypeError: a value that cannot be stored; nothing was written.
             ReadOnlyError: the dataset cannot be written to.
-            CommitConflictError: the dataset has such a site since it was opened.
+            CommitConflictError: the dataset has a site of the name of one that would become a
+                site; nothing was written, or, if it has it since it was opened, nothing added.
             LazycacheError: there is no dataset behind the cache, or several.
 
         Cost: as `save`, of these values alone. What becomes a site is computed once, in batches of
@@ -109,15 +113,20 @@ class Persistence(OverDatasets):
         """
         sites = self._dataset("persist(key) adds to it", "cache.save(url) writes a new one")
         chosen = keys or [key for key, one in self.segments.items() if not _as_stored(one)]
-        values = {}
+        values, since = {}, 0
         for key in chosen:
             segments = self.segments.get(key)
             if segments is None or all(isinstance(part, StoredSite) for part in segments.parts):
                 there = nearest(key, (k for k, one in self.segments.items() if not one.is_stored))
                 raise SiteNotFoundError(f"{key!r} is no value in memory. {there}")
-            values[key] = segments.value()
-        version: int = FRONT_DOOR.persist(sites, values)
-        return version
+            if segments.site_since:
+                since = max(since, segments.site_since)
+            else:
+                values[key] = segments.value()
+        version, added = FRONT_DOOR.persist(sites, values)
+        for key in added:
+            self.segments[key].site_since = version
+        return max(int(version), since)
 
     def at(self, snapshot: int) -> Self:
         """Return the cache at another version of its dataset; values in memory are kept.
@@ -142,7 +151,7 @@ class Persistence(OverDatasets):
         """Go on to the newest version of the datasets behind the cache, in place; return itself.
 
         Lazy tensors that were taken before show what they showed. Deleted keys stay deleted, and
-        values in memory stay.
+        values in memory stay; of one that `persist` made a site, the site is shown.
 
         Cost: the log records that are new.
 
@@ -188,7 +197,9 @@ class Persistence(OverDatasets):
 
 def _as_stored(segments: Segments) -> bool:
     """Whether nothing of a key is in memory alone."""
-    return all(isinstance(part, (StoredSite, StoredEntry)) for part in segments.parts)
+    return bool(segments.site_since) or all(
+        isinstance(part, (StoredSite, StoredEntry)) for part in segments.parts
+    )
 
 
 def _place(

@@ -35,12 +35,21 @@ UNREAD = object()
 class Segments:
     """The parts of one key, in order."""
 
-    __slots__ = ("_has_entries", "_info", "_parts", "_whole")
+    __slots__ = ("_has_entries", "_info", "_parts", "_whole", "site_since")
 
-    def __init__(self, parts: Sequence[Any], *, info: Any = NO_INFO, whole: Any = UNREAD) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Any],
+        *,
+        info: Any = NO_INFO,
+        whole: Any = UNREAD,
+        site_since: int = 0,
+    ) -> None:
         self._parts = list(parts)
         self._info = info
         self._whole = whole
+        self.site_since = site_since
+        """Version since which the dataset has this value as a site; 0: it has not."""
         # looked for once: `cat` asks each time, and parts may be many
         self._has_entries = any(isinstance(part, StoredEntry) for part in self._parts)
 
@@ -144,14 +153,15 @@ class Segments:
         if not self.has_info:
             self._info = other._info
         self._whole = UNREAD
+        self.site_since = 0
 
     def copy(self) -> Segments:
         """Return the same parts, to be extended on their own."""
-        return Segments(self._parts, info=self._info, whole=self._whole)
+        return Segments(self._parts, info=self._info, whole=self._whole, site_since=self.site_since)
 
     def with_parts(self, parts: Sequence[Any]) -> Segments:
         """Return other parts with the same info."""
-        return Segments(parts, info=self._info)
+        return Segments(parts, info=self._info, site_since=self.site_since)
 
     def converted(self, dtype: torch.dtype | None, device: torch.device | None) -> Segments:
         """Return them moved or converted; see `ActivationCache.to`."""

@@ -1,12 +1,14 @@
 """Save caches in child processes that kill themselves at their n-th change of the file system.
 
 python save_crasher.py FOLDER: FOLDER/new-<n> had nothing before, FOLDER/over-<n> an older dataset,
-to that in FOLDER/add-<n> values are added.
+to that in FOLDER/add-<n> values are added, to FOLDER/rows-<n> a site of two runs and a value.
 """
 
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,6 +29,18 @@ def new() -> lc.ActivationCache:
     return lc.ActivationCache({f"x{i}": torch.full((40,), i) for i in range(2)} | {"note": ["now"]})
 
 
+MORE = 3
+"""By how much the site `more`, which is added, is greater than the site `0:out`."""
+
+
+def captured(url: Path) -> None:
+    """A dataset of two runs, to whose rows sites are added."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    for run in ("a", "b"):
+        with torch.no_grad(), lc.capture(model, url, ["0"], run=run, resume=True):
+            model(torch.ones(3, 2))
+
+
 def _armed(count: int):
     left = [count]
 
@@ -39,16 +53,26 @@ def _armed(count: int):
     return hook
 
 
+def _change(url: Path, kind: str) -> Callable[[], object]:
+    """Return what saves or persists."""
+    if kind in ("new", "over"):
+        cache = new()
+        return lambda: cache.save(url, overwrite=kind == "over")
+    cache = lc.open(url)
+    if kind == "add":
+        cache.update(new())
+    else:
+        cache["more"], cache["note"] = cache["0:out"] + MORE, "now"
+    return cache.persist
+
+
 def _child(url: Path, count: int, kind: str) -> bool:
     """Save or persist; return whether the process lived to the end."""
     pid = os.fork()
     if not pid:
-        cache = new()
-        if kind == "add":
-            cache = lc.open(url)
-            cache.update(new())
+        change = _change(url, kind)
         sys.addaudithook(_armed(count))
-        cache.persist() if kind == "add" else cache.save(url, overwrite=kind == "over")
+        change()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
@@ -59,10 +83,15 @@ def main(folder: Path) -> None:
     import lazycache.saving
 
     assert lazycache.saving
-    for kind in ("new", "over", "add"):
+    captured(folder / "captured")
+    shutil.copytree(folder / "captured", folder / "imports")
+    _change(folder / "imports", "rows")()  # what it imports takes seconds: once, not in each child
+    for kind in ("new", "over", "add", "rows"):
         for count in range(MOST):
             url = folder / f"{kind}-{count}"
-            if kind != "new":
+            if kind == "rows":
+                shutil.copytree(folder / "captured", url)
+            elif kind != "new":
                 old().save(url)
             if _child(url, count, kind):
                 break

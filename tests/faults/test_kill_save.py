@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from faults.save_crasher import MOST, new, old
+import torch
+from faults.save_crasher import MORE, MOST, new, old
 
 import lazycache as lc
 
@@ -72,3 +73,21 @@ def test_values_are_added_all_or_none(killed):
     assert len(states) > 9
     assert states == sorted(states, key=("old", "more").index)
     assert states[-1] == "more"
+
+
+def test_a_site_of_several_runs_is_added_whole_or_not_at_all(killed):
+    """Killed anywhere while a lazy tensor becomes a site: nothing of it, and it can be repeated."""
+    places = [killed / f"rows-{i}" for i in range(MOST) if (killed / f"rows-{i}").exists()]
+    caches = [lc.open(place, check=True) for place in places]
+    states = [len(list(cache)) for cache in caches]
+    assert len(states) > 12
+    assert states == sorted(states)
+    assert set(states) == {1, 3}
+    torn = caches[states.count(1) - 1]
+    torn["more"], torn["note"] = torn["0:out"] + MORE, "now"
+    assert torn.persist() == torn.version + 1
+    for cache in (caches[-1], lc.open(torn.url, check=True)):
+        values = cache["0:out"].load()
+        assert len(values) == 6
+        assert torch.equal(cache["more"].load(), values + MORE)
+        assert cache["note"] == "now"

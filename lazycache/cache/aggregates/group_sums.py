@@ -7,7 +7,6 @@ one operation, however many groups there are and in whatever order they come.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -17,10 +16,6 @@ from lazycache.cache.reading.ordering import comparable, original
 
 HELD = {"var": 3, "std": 3}
 """Numbers that are held per group and unit; 1 of the others."""
-
-
-_SHORT = 8
-"""Rows of a run from which their sum costs less than adding row by row (`index_add_`)."""
 
 
 class GroupAccumulator(Protocol):
@@ -47,17 +42,6 @@ def group_accumulator(
     return _Sums(op, counts, torch.zeros(len(counts), units, dtype=wide, device=counts.device))
 
 
-def run_starts(groups: torch.Tensor) -> list[int]:
-    """Return where another group begins: rows of one example, or label, follow each other.
-
-    Example:
-        >>> run_starts(torch.tensor([4, 4, 0, 0, 0, 4]))
-        [0, 2, 5]
-    """
-    changes: list[int] = (groups[1:] != groups[:-1]).nonzero()[:, 0].add_(1).tolist()
-    return [0, *changes]
-
-
 class _Sums:
     """Sum, mean, or root of the sum of squares."""
 
@@ -67,19 +51,10 @@ class _Sums:
         self._total = zeros
 
     def add(self, matrix: torch.Tensor, groups: torch.Tensor) -> None:
-        starts = run_starts(groups)
-        if len(starts) * _SHORT <= len(groups):
-            for start, stop in pairwise([*starts, len(groups)]):
-                self._add_run(matrix[start:stop], int(groups[start]))
-            return
         done = 0
         for tile in tiles(matrix):
             self._total.index_add_(0, groups[done : done + len(tile)], self._wide(tile))
             done += len(tile)
-
-    def _add_run(self, matrix: torch.Tensor, group: int) -> None:
-        for tile in tiles(matrix):
-            self._total[group] += self._wide(tile).sum(0)
 
     def _wide(self, tile: torch.Tensor) -> torch.Tensor:
         wide = tile.to(self._total.dtype)

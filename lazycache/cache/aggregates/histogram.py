@@ -120,7 +120,8 @@ class Counter:
     def __init__(self, edges: np.ndarray, *, even: bool) -> None:
         self._edges = torch.from_numpy(np.ascontiguousarray(edges))
         # a width that has no inverse in float64 has no place to be worked out
-        self._even = even and bool(np.isfinite(1 / np.diff(edges[:, [0, -1]])).all())
+        with np.errstate(divide="ignore"):
+            self._even = even and bool(np.isfinite(1 / np.diff(edges[:, [0, -1]])).all())
         units, ends = edges.shape
         self._bins = ends - 1
         # a place below the bins, one above, and three for what is not finite

@@ -54,6 +54,13 @@ class DerivedReader(WorkedOut):
         self.base = base
         """The tensor whose examples and positions its rows have."""
 
+    @property
+    def title(self) -> str:
+        """What it is called where it is shown: what its rows are computed from."""
+        read: Iterator[Any] = leaves(self._steps)
+        sites = dict.fromkeys(leaf.x.site for leaf in read if isinstance(leaf, RowsOf))
+        return f"computed from {', '.join(sites)}"
+
     def covered(self, site: str, rows: np.ndarray) -> np.ndarray:  # noqa: ARG002  # one site
         """Return for each row whether its base has it: bool[n]. Reads nothing."""
         return self.base.covered(rows)

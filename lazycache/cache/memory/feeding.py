@@ -32,7 +32,7 @@ class Feeding:
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = False,
-        block_bytes: int = 256 << 10,
+        block_bytes: int = 64 << 10,
         window_bytes: int = 256 << 20,
         prefetch_bytes: int = 64 << 20,
     ) -> Loader:
@@ -64,15 +64,17 @@ class Feeding:
                 default as `torch.distributed` says, if it runs.
             world_size: How many processes share the rows.
             drop_last: Whether every rank stops after the whole batches that all of them have.
-            block_bytes: Size of a block, of one site.
+            block_bytes: Size of a block, of one site: the smallest that a disk reads at its speed.
+                Over an object store take 1 MiB and a larger window, for fewer requests.
             window_bytes: Size of a window, of all sites. More mixes better; of a far store two
                 windows are held in memory.
             prefetch_bytes: What is read before it is asked for, on threads; 0: nothing is.
 
         Cost: reads nothing now but what `columns`, `where` and `norm` ask. An epoch reads each row
         once. Local rows are gathered from the page cache, blocks that are not in it are asked for a
-        window ahead. In memory are `prefetch_bytes`, the columns of two windows and, of far stores,
-        two windows, however many rows there are.
+        window ahead. In memory are `prefetch_bytes`, as much again in memory of batches that were
+        dropped and is used again, the columns and places of two windows and, of far stores, two
+        windows, however many rows there are.
 
         Raises:
             SelectionError: there is no row, rows differ in width, or an argument does not fit.

@@ -104,7 +104,8 @@ class LazyBase:
         dtype = str(self.dtype).removeprefix("torch.")
         device = (f"device={self.device}",) if self._device else ()
         said = (f"shape=({', '.join(shape)})", f"dtype={dtype}", *device, *facts, self._source.url)
-        return f"{type(self).__name__}({self.site}: {', '.join(said)})"
+        title = getattr(self._source.reader, "title", self.site)
+        return f"{type(self).__name__}({title}: {', '.join(said)})"
 
 
 def _restored(

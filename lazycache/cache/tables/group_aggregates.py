@@ -16,6 +16,7 @@ from lazycache.cache.tables import row_columns
 from lazycache.cache.tables.groups import ByKey, GroupResult, encoded, numbered
 from lazycache.cache.tables.row_origins import Origin
 from lazycache.errors import MemoryBudgetError, SelectionError
+from lazycache.one_thread import one_thread
 
 if TYPE_CHECKING:
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
@@ -123,7 +124,9 @@ class Groups(ByKey[X]):
         total = group_accumulator(op, counts, units, x.dtype, correction=correction)
         codes, done = torch.from_numpy(self._codes).to(x.device), 0
         for block in x.rows.scan(self._rows, block_rows=max(1, BLOCK_BYTES // (8 * max(1, units)))):
-            total.add(block.reshape(len(block), units), codes[done : done + len(block)])
+            # torch shares even a few rows of a group among its threads, at ten times the price
+            with one_thread():
+                total.add(block.reshape(len(block), units), codes[done : done + len(block)])
             done += len(block)
         return GroupResult(self.keys, total.result().reshape(len(self), *x.row_shape))
 

@@ -17,6 +17,7 @@ from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.tables.groups import encoded, numbered
 from lazycache.cache.tables.row_columns import table_of
 from lazycache.cache.tables.row_origins import asked
+from lazycache.one_thread import one_thread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,7 +153,8 @@ def summary_of(pair: LazyTensor, groups: PairGroups | None) -> DifferenceSummary
     done = 0
     for numbers, known in stream.map(partial(_of_block, stream), _parts(stream, groups)):
         codes = _codes(groups, done, len(numbers))
-        total.index_add_(0, codes, numbers)
+        with one_thread():  # torch's threads make this ten times as slow
+            total.index_add_(0, codes, numbers)
         units = [folded([*units, known])]
         done += len(numbers)
     found = units[0]

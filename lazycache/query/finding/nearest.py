@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 TILE = 256
 """Queries that are compared with a block at once."""
 
-BLOCK_BYTES = 12 << 20
-"""Values that are looked at at once."""
+BLOCK_BYTES = 24 << 20
+"""Values that are looked at at once: a block costs 0.4 ms of Python, its products 2.5."""
 
 SCORES = 1 << 19
 """Scores that are in memory at once, of each thread."""

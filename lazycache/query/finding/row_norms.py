@@ -53,9 +53,10 @@ class RowNorms:
         else:
             rows = as_array(rows)
             known = self._lengths[rows[rows < len(self._lengths)]]
-        # one look for both what is not known and what is zero
-        least = float(known.min(initial=np.inf))
-        if not len(rows) or len(known) < len(rows) or least == 0 or (least < 0 and not known.all()):
+        if not len(rows) or len(known) < len(rows):
+            return None
+        # one look for what is not known, what is zero, and NaN, which hides both
+        if not (float(known.min()) > 0 or known.all()):
             return None
         return torch.from_numpy(np.maximum(known, 0.0))
 

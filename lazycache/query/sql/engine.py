@@ -42,6 +42,9 @@ CLOSED_CONFIG: Mapping[str, str | bool | int | float | list[str]] = {
     "late_materialization_max_rows": 1_000_000,
 }
 
+QUIET = "SET enable_progress_bar = false"
+"""Run first: in a notebook or `python -c`, indexing many rows would print a bar between answers."""
+
 LOCK = """
 SET python_enable_replacements = false;
 SET enable_external_access = false;
@@ -114,6 +117,7 @@ class Engine:
         self._activity = activity
         self._connection = duckdb.connect(":memory:", config=_config(members))
         try:
+            self._connection.execute(QUIET)
             views = [
                 create(self._connection, name, member, failures=failures, activity=activity)
                 for name, member in members.items()

@@ -3,8 +3,10 @@
 import threading
 
 import pytest
+import torch
 
 from lazycache.cache.files.parallel import ordered, threads
+from lazycache.one_thread import one_thread
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -39,3 +41,19 @@ def test_an_error_comes_out_and_the_threads_end() -> None:
 def test_small_work_stays_on_the_caller() -> None:
     """Starting threads costs more than a small copy."""
     assert threads(1000) == 1
+
+
+@pytest.mark.parametrize(("cores", "alone"), [(2, True), (64, False)])
+def test_torch_starts_no_threads_beside_ours(monkeypatch, cores, alone) -> None:
+    """Where each core has a thread of ours torch has one in each; elsewhere what it had."""
+    monkeypatch.setattr("lazycache.cache.files.parallel._cores", lambda: cores)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = set(ordered(lambda _: torch.get_num_threads(), range(4), workers=2))
+        with one_thread() as works:
+            pass
+        assert found == {1 if alone and works else 3}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

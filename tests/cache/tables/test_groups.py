@@ -1,5 +1,7 @@
 """x.group_by: aggregates of all groups in one pass, against pandas and torch in float64."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from rows_helpers import forget, make
 
 from lazycache.cache.tables import group_aggregates
 from lazycache.errors import MemoryBudgetError, QueryError, SelectionError
+from lazycache.one_thread import one_thread
 
 DTYPES = [
     torch.float32,
@@ -160,6 +163,34 @@ def test_far_from_zero() -> None:
     for key, result in far.group_by("position").var():
         want = values[torch.from_numpy(position == key)].var(0)
         torch.testing.assert_close(result, want, rtol=1e-12, atol=0)
+
+
+def test_rows_are_added_on_one_thread(monkeypatch) -> None:
+    """Sums of runs and of groups that change with every row are float64's, without torch's team."""
+    made = make((40, 3, 90), seed=2, dtype=torch.bfloat16)
+    x = made.open()["x"]
+    values, seen = x.rows.load().double(), set()
+    of_torch = torch.Tensor.index_add_
+
+    def noted(*given: object) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return of_torch(*given)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread() as works:
+            pass
+        monkeypatch.setattr(torch.Tensor, "index_add_", noted)
+        for column in ("example", "position"):
+            keys = torch.from_numpy(np.array(x.rows.column(column)))
+            for key, result in x.group_by(column).sum():
+                exact = [math.fsum(unit) for unit in values[keys == key].T.tolist()]
+                assert result.tolist() == exact
+        assert seen == {1 if works else 2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_refused() -> None:

@@ -210,7 +210,13 @@ def test_histograms_are_numpys(data) -> None:
     for unit in (0, 1, None):
         h, mine = (every, wide) if unit is None else (each, wide[:, unit])
         part = ... if unit is None else unit
-        want = np.histogram(mine[np.isfinite(mine)], bins, limits)
+        finite = mine[np.isfinite(mine)]
+        try:
+            want = np.histogram(finite, bins, limits)
+        except ValueError:  # float64 cannot tell the edges apart, and numpy refuses: all are counted
+            counted = h.counts[part].sum() + h.below[part] + h.above[part]
+            assert int(counted) == len(finite)
+            continue
         assert h.edges[part].tolist() == want[1].tolist()
         assert h.counts[part].tolist() == want[0].tolist()
         lost = h.below[part] + h.above[part]

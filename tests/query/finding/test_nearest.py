@@ -13,6 +13,7 @@ from statistics_helpers import known
 from lazycache.errors import QueryError, SelectionError, SiteNotFoundError
 from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.query.finding.nearest import nearest, similar
+from lazycache.query.finding.row_norms import RowNorms
 from lazycache.query.finding.score_bounds import (
     BFLOAT16,
     FLOAT32,
@@ -190,6 +191,15 @@ def test_kept_lengths_change_nothing(monkeypatch, most):
             check(x[:, :64], q[:64], 30, metric, part)
     last = of_site(site.rows[600:], q, 9)
     check(x[600:], q, 9, "cosine", last, rows=np.arange(600, 1200))
+
+
+def test_a_length_that_is_nan_hides_none_that_is_not_known():
+    """Beside a NaN, what was not worked out yet is not taken for a row of zeros."""
+    norms = RowNorms(3)
+    norms.keep(np.array([0, 2]), torch.tensor([torch.nan, 0.0]))
+    assert norms.of(range(3)) is None
+    norms.keep(np.array([1]), torch.tensor([2.0]))
+    assert norms.of(range(3)).tolist()[1:] == [2.0, 0.0]
 
 
 def test_kept_lengths_are_used_and_bounded(monkeypatch):
