@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -110,20 +112,36 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
 def stage(name: str, *, asked: argparse.Namespace) -> dict[str, Any]:
     """Run one stage in its process; return what it measured, or how it failed."""
     start, when = time.perf_counter(), moment()
-    # a fresh interpreter, unless nothing is measured: torch was imported once for all then
-    context = multiprocessing.get_context("forkserver" if asked.smoke else "spawn")
-    if asked.smoke:
-        context.set_forkserver_preload(["benchmarks.alone", "lazycache.samples", "duckdb"])
+    try:
+        done = (smoked if asked.smoke else alone)(name, asked)
+    except Exception as error:  # noqa: BLE001  # the others go on, and it is told
+        traceback.print_exception(error, file=sys.stderr)
+        return {"failed": f"{type(error).__name__}: {error}"}
+    finally:
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return done | when
+
+
+def alone(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Run a stage in a new interpreter, whose main process it is: some peers run in no other."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "stage.json"
+        command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.bench_{name}"]
+        command += ["--json", str(found)] + ["--long"] * asked.long
+        if asked.folder is not None:
+            command += ["--folder", str(asked.folder)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        done: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
+    return done
+
+
+def smoked(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Run a stage where nothing is measured: torch was imported once for all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.alone", "lazycache.samples", "duckdb"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        done = pool.submit(
-            measure, f"benchmarks.bench_{name}", asked.folder, smoke=asked.smoke, long=asked.long
-        )
-        error = done.exception()
-    print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    if error is None:
-        return done.result() | when
-    traceback.print_exception(error, file=sys.stderr)
-    return {"failed": f"{type(error).__name__}: {error}"}
+        module = f"benchmarks.bench_{name}"
+        return pool.submit(measure, module, asked.folder, smoke=True, long=asked.long).result()
 
 
 if __name__ == "__main__":

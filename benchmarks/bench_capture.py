@@ -29,8 +29,8 @@ from benchmarks.comparing import Bench, Comparison, Way, compare
 SMALL_QUEUE = 128 << 20
 """Bytes that may wait where the peak memory is measured."""
 
-_SLOW_ROUNDS = 3
-"""Rounds of the libraries: some take minutes."""
+_PEER_ROUNDS, _SLOW_ROUNDS = 3, 2
+"""Rounds of formats, and of libraries, of which some take minutes."""
 
 GOAL = "forward only <= 1.05; best peer >= 1"
 
@@ -38,7 +38,7 @@ GOAL = "forward only <= 1.05; best peer >= 1"
 def run(bench: Bench) -> Iterator[Comparison]:
     """Capture beside the forward pass alone, formats and libraries; then taken apart."""
     examples, length = bench.size(64, 2), bench.size(128, 16)
-    batches = bench.size(5, 2)
+    batches = bench.size(4, 2)
     setting = make(batches=batches, examples=examples, length=length, device=device())
     yield beside_formats(bench, setting)
     yield beside_libraries(bench, make(batches=2, examples=examples, length=length))
@@ -57,6 +57,8 @@ def beside_formats(bench: Bench, setting: Setting) -> Comparison:
         Way("hooks that copy, nothing kept", "limit", lambda: copied(setting)),
         *(way_of(peer, setting, bench.folder / "peer") for peer in FORMATS),
     ]
+    for way in ways:
+        way.rounds = _PEER_ROUNDS if way.kind == "peer" else None
     found = compare("capture + commit", ways, bench=bench, nbytes=setting.nbytes, goal=GOAL)
     return cleared(found, bench.folder)
 

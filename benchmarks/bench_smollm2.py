@@ -37,6 +37,8 @@ BATCH_SIZE, MAX_LENGTH = 16, 256
 
 _SHORT, _LONG = 6_000, 50_000
 _LEAST_IDS, _LEAST_DOC = 8, 200
+_SLOW_ROUNDS = 2
+"""Rounds with the neurons, which has no goal: there are four times as many bytes."""
 
 
 def run(bench: Bench) -> Iterator[Comparison]:
@@ -78,6 +80,8 @@ def beside(
         Way("forward only", "limit", lambda: forward_only(model, planned)),
         by_hand(model, planned, url, neurons=NEURONS in sites),
     ]
+    for way in ways:
+        way.rounds = _SLOW_ROUNDS if NEURONS in sites and not bench.long else None
     operation = f"SmolLM2-135M, bfloat16, {name}"
     found = compare(operation, ways, bench=bench, nbytes=nbytes, goal=goal)
     gone()
