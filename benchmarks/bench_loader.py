@@ -146,7 +146,7 @@ def of_peer(name: str, peer: Peer | str, *, cold: bool = False) -> Way:
         return Way(name, "peer", None, skipped=peer if isinstance(peer, str) else SLOW[name])
     before = dropping(peer.path) if cold else None
     way = Way(name, "peer", functools.partial(consumed, peer.epoch), before=before)
-    way.rounds = 2 if name in SLOW else None
+    way.rounds = 1 if name in SLOW else None
     return way
 
 

@@ -22,7 +22,7 @@ from lazycache.feed.windows import Window, windows
 if TYPE_CHECKING:
     from lazycache.feed.columns import ColumnReader, Columns
 
-GROUP_BYTES = 4 << 20
+GROUP_BYTES = 8 << 20
 """Batches smaller than this are gathered several at once."""
 
 

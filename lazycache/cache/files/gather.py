@@ -18,7 +18,7 @@ from lazycache.errors import MemoryBudgetError
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _WIDE = {8: "<i8", 16: "<c16"}
-_SHARED_BYTES = 16 << 20
+_SHARED_BYTES = 4 << 20
 """Below this a second thread costs more than it gains."""
 _WORTH_A_CALL = 256
 """Bytes of a piece from which torch copies as fast as numpy, and into memory that is there."""
