@@ -38,7 +38,7 @@ GOAL = "forward only <= 1.05; best peer >= 1"
 def run(bench: Bench) -> Iterator[Comparison]:
     """Capture beside the forward pass alone, formats and libraries; then taken apart."""
     examples, length = bench.size(64, 2), bench.size(128, 16)
-    batches = bench.size(4, 2)
+    batches = bench.size(3, 2)
     setting = make(batches=batches, examples=examples, length=length, device=device())
     yield beside_formats(bench, setting)
     yield beside_libraries(bench, make(batches=2, examples=examples, length=length))
@@ -58,7 +58,7 @@ def beside_formats(bench: Bench, setting: Setting) -> Comparison:
         *(way_of(peer, setting, bench.folder / "peer") for peer in FORMATS),
     ]
     for way in ways:
-        way.rounds = _PEER_ROUNDS if way.kind == "peer" else None
+        way.rounds = None if way.name in ("lazycache", "forward only") else _PEER_ROUNDS
     found = compare("capture + commit", ways, bench=bench, nbytes=setting.nbytes, goal=GOAL)
     return cleared(found, bench.folder)
 

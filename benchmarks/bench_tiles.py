@@ -80,7 +80,7 @@ def same(found: torch.Tensor, expected: torch.Tensor) -> None:
 def run(bench: Bench) -> Iterator[Comparison]:
     """Measure layouts beside each other."""
     os.environ["LAZYCACHE_CACHE_BYTES"] = "0"  # what comes from far away stays there
-    nbytes = bench.size(128 << 20, 4 << 20)
+    nbytes = bench.size(64 << 20, 4 << 20)
     for width in WIDTHS:
         stored = Stored(bench.folder, values_of(width, nbytes))
         stored.values.numpy().tofile(bench.folder / "raw")

@@ -220,7 +220,7 @@ def run(bench: Bench) -> Iterator[Comparison]:
     try:
         for dtype in (torch.bfloat16, torch.float32):
             name = str(dtype).removeprefix("torch.")
-            site = site_of(dtype, bench.size(192 << 20, 2 << 20))
+            site = site_of(dtype, bench.size(128 << 20, 2 << 20))
             yield on_memory(site, memory, name, bench)
             gone_all(memory)
             yield per_core(site, name, bench)

@@ -131,8 +131,9 @@ CAUSES = (
         "loader",
         "an epoch of * a batch, warm",
         "*",
-        "a new loader every time: it works out orders and addresses, reads columns from the tables "
-        "and clears its first memory, a third of the processor time; the copies are as fast",
+        "the copies take under half of the processor time, on two threads; orders, addresses, "
+        "columns and the first memory of a new loader and the loop itself take the rest (taken "
+        "apart in design/decisions/2026-11-22-training-feed.md)",
     ),
     Cause(
         "loader",

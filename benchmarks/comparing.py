@@ -67,7 +67,8 @@ class Way:
     """Bytes, of a process of its own, where it was measured."""
     note: str = ""
     rounds: int | None = None
-    """Fewer rounds, for what takes very long; they are the first ones."""
+    """Fewer rounds, for what takes very long: the first ones, and none before that is not
+    counted."""
 
 
 @dataclass(slots=True)
@@ -121,7 +122,8 @@ def compare(
     pairs = [(way, one) for way, one in zip(ways, took, strict=True) if way.run is not None]
     if not bench.smoke:
         for way, _ in pairs:
-            once(way)
+            if way.rounds is None:
+                once(way)
     for number in range(bench.rounds):
         turn = number % max(1, len(pairs))
         for way, one in pairs[turn:] + pairs[:turn]:

@@ -64,7 +64,7 @@ def main(
     with x.loader(1024, norm="scale") as loader:  # rows are then as long as their units are many
         mean = loader.norm.apply(x.mean("rows").float())
         sae.decoder.bias.data.copy_(mean)
-        losses = train(loader, sae, Path(folder, "sae.pt"), epochs=epochs, every=every)
+        losses = train(loader, sae, Path(f"{folder}.sae.pt"), epochs=epochs, every=every)
         store(lc.open(folder), sae, loader.norm)
     if picture is not None:
         draw(losses, picture, mean=1 - float(mean.square().mean()))

@@ -213,7 +213,7 @@ def test_histograms_are_numpys(data) -> None:
         finite = mine[np.isfinite(mine)]
         try:
             want = np.histogram(finite, bins, limits)
-        except ValueError:  # float64 cannot tell the edges apart, and numpy refuses: all are counted
+        except ValueError:  # float64 cannot tell the edges apart; numpy refuses, we count
             counted = h.counts[part].sum() + h.below[part] + h.above[part]
             assert int(counted) == len(finite)
             continue
