@@ -1,0 +1,18 @@
+"""The page of `/unit`."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lazycache.serve.rendering import page
+
+
+def show(request: Request) -> Response:
+    """Answer it."""
+    return page(request, "unit.html", {})
+
+
+ROUTES = [Route("/unit", show)]
+"""What the application takes from here."""
