@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -40,6 +40,20 @@ def small_cache() -> ActivationCache:
     return _written({"resid_out_0": SiteBlock(TOKENS, torch.arange(2.0 * ROWS).reshape(-1, 2))})
 
 
+def text_cache() -> ActivationCache:
+    """Return the dataset of `small_cache` with a text of each token, as a tokenizer cuts them.
+
+    Example:
+        >>> text_cache().top_k("resid_out_0", 1, k=2)
+        Hits of resid_out_0: 2
+          value  row  example  position  context
+             11    5        2         0  [Stop]
+              9    4        1         2  A cat[.]
+    """
+    site = SiteBlock(TOKENS, torch.arange(2.0 * ROWS).reshape(-1, 2))
+    return _written({"resid_out_0": site}, tokens=["The", " end", "A", " cat", ".", "Stop"])
+
+
 def pattern_cache() -> ActivationCache:
     """Return a dataset in memory with attention: the examples of `small_cache`, 2 heads.
 
@@ -72,7 +86,12 @@ def pattern_cache() -> ActivationCache:
 
 
 def _written(
-    sites: Mapping[str, SiteBlock], *, arrays: Mapping[str, torch.Tensor] = NOTHING, **info: Any
+    sites: Mapping[str, SiteBlock],
+    /,
+    *,
+    arrays: Mapping[str, torch.Tensor] = NOTHING,
+    tokens: Sequence[str] | None = None,
+    **info: Any,
 ) -> ActivationCache:
     url = f"memory://lazycache-sample-{uuid.uuid4().hex}"
     store = open_store(url, create=True, storage_options=None)
@@ -90,15 +109,17 @@ def _written(
         ),
         arrays=arrays,
     )
-    writer.write(_batch(sites))
+    writer.write(_batch(sites, tokens))
     writer.close()
     return open_dataset(url)
 
 
-def _batch(sites: Mapping[str, SiteBlock]) -> RowBatch:
+def _batch(sites: Mapping[str, SiteBlock], texts: Sequence[str] | None) -> RowBatch:
     ids = np.arange(len(LENGTHS))
     positions = np.concatenate([np.arange(n, dtype=np.int32) for n in LENGTHS])
-    tokens = {"example": np.repeat(ids, LENGTHS), "position": positions}
+    tokens: dict[str, Any] = {"example": np.repeat(ids, LENGTHS), "position": positions}
+    if texts is not None:
+        tokens["token"] = list(texts)
     return RowBatch(
         tables={
             TOKENS: TableBlock(ROWS, tokens),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from html import escape
 from pathlib import Path
 
 from lazycache.errors import StorageError
+from lazycache.faces.html import text
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color-scheme:light dark}
+:root{color-scheme:light dark}
+body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:1.5rem auto;padding:0 1rem}
 """
+"""Of a page of its own: white or black as the reader has it."""
 
 
 class Page:
@@ -32,22 +33,33 @@ class Page:
         """What it is of, as plain text."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it as a page of its own, UTF-8; return where.
+        """Write it as a page of its own, UTF-8; return where. It is light or dark as the reader is.
+
+        Args:
+            path: A file on this machine; one that is there is replaced.
 
         Raises:
             StorageError: it cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> Page("<p>1 &lt; 2</p>", title="a < b").save(f"{tempfile.mkdtemp()}/a.html").name
+            'a.html'
         """
         whole = (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width">'
-            f"<title>{escape(self.title)}</title><style>{STYLE}</style></head>"
+            f"<title>{text(self.title)}</title><style>{STYLE}</style></head>"
             f"<body>{self.html}</body></html>\n"
         )
         place = Path(path).expanduser()
         try:
             place.write_text(whole, encoding="utf-8")
         except OSError as exc:
-            raise StorageError(f"Cannot save the page as {place}: {exc.strerror or exc}.") from exc
+            raise StorageError(
+                f"Cannot save the page as {place}: {exc.strerror or exc}. Give a file in a folder "
+                "that is there, page.save('unit.html')."
+            ) from exc
         return place
 
     def _repr_html_(self) -> str:

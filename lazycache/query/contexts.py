@@ -28,6 +28,21 @@ TOKEN = "token"  # noqa: S105  # no password
 _SPACE = re.compile(r"\s")
 
 
+def as_read(tokens: Sequence[str]) -> list[str]:
+    """Return tokens that follow each other as they are read, one behind the other.
+
+    Tokenizers that mark where a word goes on (`##ing`) keep no spaces: there, words get theirs.
+    Tokens of other tokenizers have their spaces, and stay as they are.
+
+    Example:
+        >>> as_read(["the", "cat", "##s"]), as_read(["the", " cat", "s"])
+        (['the', ' cat', 's'], ['the', ' cat', 's'])
+    """
+    if any(_SPACE.search(token) for token in tokens):
+        return list(tokens)
+    return list(map(_spaced, tokens, range(len(tokens))))
+
+
 def _spaced(piece: str, place: int) -> str:
     """Return a word piece with the space before it, if it begins a word and there is one before."""
     return piece.removeprefix("##") if piece.startswith("##") else " " * (place > 0) + piece
@@ -59,9 +74,7 @@ class Context:
             >>> Context(("the", "cat", "##s"), "sat", ("on",)).spelled
             ('the cats ', 'sat', ' on')
         """
-        parts = (*self.before, self.token, *self.after)
-        if not any(_SPACE.search(part) for part in parts):
-            parts = tuple(map(_spaced, parts, range(len(parts))))
+        parts = as_read((*self.before, self.token, *self.after))
         at = len(self.before)
         token = parts[at].lstrip(" ")
         gap = parts[at][: len(parts[at]) - len(token)]

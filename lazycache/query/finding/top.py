@@ -57,7 +57,7 @@ def top_k(
     _check(k, unit, direction, score)
     x = tensor_of(cache, site, where=where, params=params)
     if direction is None and score is None:
-        best = _of_unit(unit_of(x, unit), k, largest=largest, per_example=per_example)
+        best = best_of_unit(unit_of(x, unit), k, largest=largest, per_example=per_example)
     elif score is not None:
         best = _streamed(x, Scored(score), k, largest=largest, per_example=per_example)
     else:
@@ -80,7 +80,17 @@ def _along(x: LazyTensor, along: Along, k: int, *, largest: bool, per_example: b
     return best or _streamed(x, along, k, largest=largest, per_example=per_example)
 
 
-def _of_unit(x: LazyTensor, k: int, *, largest: bool, per_example: bool) -> Best:
+def best_of_unit(x: LazyTensor, k: int, *, largest: bool, per_example: bool) -> Best:
+    """Return the best rows of one number per row, and their values; rows are those of its source.
+
+    As `top_k` of a unit: exact, a NaN is none, and of equal values the lower row comes first.
+
+    Example:
+        >>> from lazycache.samples import small_cache
+        >>> x = small_cache()["resid_out_0"][..., 1]
+        >>> best_of_unit(x, 2, largest=True, per_example=False)
+        (tensor([11.,  9.]), array([5, 4]))
+    """
     rows = by_rows(x).rows
     if not per_example or not rows:
         return _best(x, min(k, rows), largest=largest)
