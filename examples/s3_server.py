@@ -15,6 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret"}
+ME = {
+    "name": "me",
+    "credentials": [{"accessKey": "testkey", "secretKey": "testsecret"}],
+    "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+}
 
 
 @contextmanager
@@ -23,8 +28,7 @@ def own_server(bucket: str = "activations") -> Iterator[dict[str, str]]:
     port = random.SystemRandom().randrange(12_000, 22_000)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         config = Path(folder, "s3.json")
-        keys = [{"accessKey": "testkey", "secretKey": "testsecret"}]
-        config.write_text(json.dumps({"identities": [_identity(keys)]}), encoding="utf-8")
+        config.write_text(json.dumps({"identities": [ME]}), encoding="utf-8")
         command = ["weed", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += ["-s3", f"-s3.port={port}", f"-s3.config={config}", "-s3.port.iceberg=0"]
         command += ["-filer", f"-filer.port={port + 1}", f"-master.port={port + 2}"]
@@ -42,14 +46,6 @@ def own_server(bucket: str = "activations") -> Iterator[dict[str, str]]:
                 yield {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
             finally:
                 server.kill()
-
-
-def _identity(keys: list[dict[str, str]]) -> dict[str, object]:
-    return {
-        "name": "me",
-        "credentials": keys,
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
 
 
 def _make_bucket(endpoint: str, bucket: str) -> None:

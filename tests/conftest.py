@@ -66,10 +66,22 @@ def _place(item):
     return min(found, default=len(LONG))
 
 
+TOGETHER = ("tests/realmodel/",)
+"""Folders whose files share what takes long to load: one worker runs them all."""
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config):
-    """Keep that order: xdist would begin with the files of most tests, and the long ones last."""
+def pytest_xdist_make_scheduler(config, log):
+    """Keep that order (xdist would begin with the files of most tests), and files that share."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Sharing(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
     config.option.loadscopereorder = False
+    return Sharing(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

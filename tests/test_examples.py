@@ -1,16 +1,21 @@
 """The scripts in `examples/` run as they stand."""
 
+import copy
 import functools
 import importlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 
 import lazycache as lc
 
@@ -29,20 +34,70 @@ OTHERWISE = (
 
 _DEMO_MODEL = functools.cache(lc.demo_model)
 
-SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in OTHERWISE)
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in OTHERWISE)
+
+
+@pytest.fixture
+def one_model(monkeypatch):
+    """The small model is loaded once for the examples that run in this process."""
+    monkeypatch.setattr(lc, "demo_model", _DEMO_MODEL)
+    monkeypatch.syspath_prepend(EXAMPLES)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_an_example_runs_and_leaves_a_dataset(script, tmp_path):
-    """Each example ends without an error or a warning and leaves a dataset in the folder given."""
+@pytest.mark.usefixtures("one_model")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_example_runs_and_leaves_a_dataset(script, tmp_path, monkeypatch, capsys):
+    """Each example ends without an error or a warning and leaves datasets in the folder given."""
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", str(tmp_path / "acts")])
+    runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert list((tmp_path / "acts").rglob("lazycache.json"))
+    assert "LazyTensor(" in said.out or "RaggedTensor(" in said.out
+
+
+@pytest.mark.slow
+def test_an_example_runs_in_a_process_of_its_own(tmp_path):
+    """As a reader starts it: with a folder, from any directory, quietly."""
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "acts"], capture_output=True, text=True, check=False
+        [sys.executable, EXAMPLES / "any_network.py", tmp_path / "acts"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert (tmp_path / "acts" / "lazycache.json").exists()
+    assert (done.returncode, done.stderr) == (0, "")
     assert "LazyTensor(" in done.stdout
+
+
+def test_examples_are_short_and_in_the_table():
+    """Each example has less than 80 lines, and the folder's page says what it shows."""
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in sorted(EXAMPLES.glob("*.py")):
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 80, path.name
+    names = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".ipynb"}}
+    assert set(re.findall(r"^\| \[`?([a-z0-9_.]+)`?\]", page, re.MULTILINE)) == names
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom_and_shows_what_it_stored(tmp_path):
+    """Who runs all cells meets no error, and every cell that shows something still does."""
+    stored = nbformat.read(EXAMPLES / "first_look.ipynb", as_version=4)
+    fresh = nbformat.from_dict(copy.deepcopy(stored))
+    for cell in fresh.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        NotebookClient(fresh, timeout=120, resources={"metadata": {"path": home}}).execute()
+    assert [_kinds(cell) for cell in fresh.cells] == [_kinds(cell) for cell in stored.cells]
+    assert any("image/png" in kinds for cell in stored.cells for kinds in _kinds(cell))
+
+
+def _kinds(cell):
+    """Return what each output of a cell can be shown as; what a stream prints is no output."""
+    shown = [output for output in cell.get("outputs", []) if output.output_type != "stream"]
+    return [sorted(output.get("data", {output.output_type: None})) for output in shown]
 
 
 @pytest.mark.slow
@@ -59,13 +114,6 @@ def test_a_dataset_is_shared_over_s3(s3):
     (asked,) = re.findall(r"that took 1 requests for ([0-9,]+) bytes", done.stdout)
     needed, block = 10 * 9 * 384 * 4, 4096  # the cache of what was read keeps whole blocks
     assert needed <= int(asked.replace(",", "")) < needed + 2 * block
-
-
-@pytest.fixture
-def one_model(monkeypatch):
-    """The small model is loaded once for the examples that run in this process."""
-    monkeypatch.setattr(lc, "demo_model", _DEMO_MODEL)
-    monkeypatch.syspath_prepend(EXAMPLES)
 
 
 @pytest.mark.slow
