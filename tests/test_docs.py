@@ -1,5 +1,8 @@
 """The documentation is true: its code runs, its links lead somewhere."""
 
+import contextlib
+import functools
+import io
 import os
 import re
 import shutil
@@ -9,31 +12,73 @@ from pathlib import Path
 import pytest
 import torch
 
+import lazycache as lc
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = sorted([README, ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    [README, ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *(ROOT / "examples").glob("*.md")]
+)
 WITH_CODE = [p for p in PAGES if "```python" in p.read_text(encoding="utf-8")]
+WITH_LINKS = [p for p in PAGES if "](" in p.read_text(encoding="utf-8")]
 
 
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+loaded_once = functools.cache(lc.demo_model)
+
+
+@pytest.fixture(autouse=True)
+def one_demo_model(monkeypatch):
+    """Pages that capture MiniLM share one: loading it takes longer than most pages."""
+    monkeypatch.setattr(lc, "demo_model", loaded_once)
+
+
+SNIPPET = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.DOTALL)
+"""Python of a page, and what it prints if the block behind it says so."""
+
+
 def run_snippets(page: Path) -> dict:
     """Run the Python of a page from top to bottom; give the names that it leaves."""
-    snippets = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     scope = {"__name__": "snippet"}
-    for snippet in snippets:
-        exec(compile(snippet, name(page), "exec"), scope)
+    for snippet, claimed in SNIPPET.findall(page.read_text(encoding="utf-8")):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed) if claimed else contextlib.nullcontext():
+            exec(compile(snippet, name(page), "exec"), scope)
+        if claimed:
+            assert_same_text(printed.getvalue(), claimed)
     return scope
+
+
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def assert_same_text(printed: str, claimed: str) -> None:
+    """Fail if a page claims another text, or numbers that differ by more than machines do."""
+    assert NUMBER.split(printed.strip()) == NUMBER.split(claimed.strip())
+    numbers = [[float(n) for n in NUMBER.findall(text)] for text in (printed, claimed)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in WITH_CODE if p.name != "README.md"], ids=name)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
-    """A reader who pastes the snippets of a page in order meets no error."""
+    """A reader who pastes the snippets of a page in order meets no error, and reads what it says.
+
+    A block of text directly behind a snippet is what that prints.
+    """
     monkeypatch.chdir(tmp_path)
     run_snippets(page)
+
+
+@pytest.mark.parametrize(("printed", "claimed"), [("a 1.000\n", "a 1.02"), ("a\n", "b"), ("", "a")])
+def test_a_page_that_claims_another_output_is_found(printed, claimed):
+    """The comparison of what was printed with what a page says can fail."""
+    with pytest.raises(AssertionError):
+        assert_same_text(printed, claimed)
 
 
 @pytest.mark.slow
@@ -61,13 +106,77 @@ def _row_of(cache, *, example: int, position: int) -> int:
     return cache.sql(query, {"e": example, "p": position}).fetchone()[0]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_the_links_of_a_page_lead_to_files_that_exist(page):
+FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
+HEADING = re.compile(r"^#{1,6} +(.+?)(?: +#+)? *$", re.MULTILINE)
+
+
+@functools.cache
+def prose(page: Path) -> str:
+    """A page without its code: brackets of Python are no links, its comments no headings."""
+    return re.sub(r"`[^`\n]*\]\([^`\n]*`", "", FENCED.sub("", page.read_text(encoding="utf-8")))
+
+
+@functools.cache
+def anchors(page: Path) -> frozenset[str]:
+    """The ids that GitHub gives the headings of a page."""
+    if not page.exists():
+        return frozenset()
+    found: dict[str, int] = {}
+    ids = set()
+    for heading in HEADING.findall(prose(page)):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)  # of a link its text
+        slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        count = found.get(slug, 0)
+        found[slug] = count + 1
+        ids.add(f"{slug}-{count}" if count else slug)
+    return frozenset(ids)
+
+
+def broken(page: Path) -> list[str]:
+    """The links of a page that lead nowhere: to no file, or to no heading of it."""
+    bad = []
+    for target in LINK.findall(prose(page)):
+        path, _, anchor = target.partition("#")
+        if ":" in path:  # of another place: https, mailto
+            continue
+        found = page.parent / path if path else page
+        headed = not anchor or found.suffix != ".md" or anchor in anchors(found.resolve())
+        if not (found.exists() and headed):
+            bad.append(target)
+    return bad
+
+
+@pytest.mark.parametrize("page", WITH_LINKS, ids=name)
+def test_the_links_of_a_page_lead_to_files_and_headings_that_exist(page):
     """A relative link in the documentation points at something in the repository."""
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+    assert broken(page) == []
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path):
+    """Of a page with good and bad links, the bad ones are named: the check can fail."""
+    page = tmp_path / "page.md"
+    (tmp_path / "other.md").write_text("# A `b_c`: d?\n\n## Twice\n\n## Twice\n", encoding="utf-8")
+    good = "[1](other.md#a-b_c-d) [2](other.md#twice-1) [3](#here) [4](https://x.org#no)"
+    bad = "[5](other.md#twice-2) [6](gone.md) [7](#there) ![8](gone.png)"
+    code = "```python\nx[0](gone)\n# There\n```\n`a[1](b)`"
+    page.write_text(f"# Here\n\n{good}\n\n{bad}\n\n{code}\n", encoding="utf-8")
+    assert broken(page) == ["other.md#twice-2", "gone.md", "#there", "gone.png"]
+
+
+HAND_WRITTEN = [
+    p for p in DOCS.rglob("*.md") if not {"decisions", "api"} & {part.name for part in p.parents}
+]
+
+
+def test_the_map_of_the_documentation_leads_to_every_page():
+    """Who begins at docs/README.md can reach each page; only decisions and the API are folders."""
+    linked = {
+        (DOCS / target.partition("#")[0]).resolve()
+        for target in LINK.findall(prose(DOCS / "README.md"))
+    }
+    missing = [name(p) for p in HAND_WRITTEN if p.name != "README.md" and p.resolve() not in linked]
+    assert missing == []
 
 
 def test_the_readme_marks_the_two_commands_of_a_new_machine():
