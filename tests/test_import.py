@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 
+import lazycache as lc
+from lazycache.samples import small_cache
+
 
 def _loaded(code, *packages):
     """Return the modules of `packages` that a new process has after running `code`."""
@@ -14,7 +17,7 @@ def _loaded(code, *packages):
 
 
 def test_import_brings_no_library_and_reading_brings_no_writer(tmp_path):
-    """`import lazycache` loads no torch; opening and reading load no capture, writer or DuckDB."""
+    """`import lazycache` loads no torch; reading loads no writer or DuckDB, asking no pandas."""
     libraries = ("torch", "pyarrow", "duckdb", "transformers", "rich", "typer", "pandas", "polars")
     assert _loaded("import lazycache", *libraries) == []
     code = (
@@ -32,6 +35,19 @@ def test_import_brings_no_library_and_reading_brings_no_writer(tmp_path):
     )
     stages = ("lazycache.capture", "lazycache.writer", "lazycache.query", "lazycache.dataset")
     assert _loaded(reading, *stages, "duckdb", "pyarrow", "transformers", "tokenizers") == []
+    url = str(tmp_path / "copied")
+    lc.copy(small_cache().url, url, progress=False)
+    lc.open(url).sql("SELECT row FROM tokens").fetchall()  # makes the index
+    asking = (
+        "import lazycache as lc\n"
+        f"cache = lc.open({url!r})\n"
+        "query = 'SELECT resid_out_0, unit(resid_out_0, 1), norm(resid_out_0) FROM tokens'\n"
+        "assert cache.sql(query).fetchall()[0] == ((0.0, 1.0), 1.0, 1.0)\n"
+        "assert cache.sql('SELECT dot([1, NULL], [2, 3])').fetchall() == [(None,)]\n"
+        "assert len(cache.sql('SELECT * FROM statistics').fetchall()) == 2"
+    )
+    # pyarrow loads it for any array of numpy, and fails where two threads of DuckDB are the first
+    assert _loaded(asking, "pandas", "transformers") == []
 
 
 def test_the_function_capture_is_not_hidden_by_the_folder_of_its_name():

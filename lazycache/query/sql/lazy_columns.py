@@ -22,7 +22,7 @@ from lazycache.cache.reading.row_reader import RowReader
 from lazycache.cache.selecting.plan import as_range
 from lazycache.codec import dtypes
 from lazycache.query.sql import ragged_columns
-from lazycache.query.sql.arrow_lists import nested
+from lazycache.query.sql.arrow_lists import array_of, nested, numbers_of
 from lazycache.query.sql.lazy_column import LazyColumn, check_unit
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def read_measures(
             values[places] = found.numpy()
             if missing is not None:
                 present[places[missing.numpy()]] = False
-    return pa.array(values, mask=~present)
+    return array_of(values, missing=~present)
 
 
 def _blocks(
@@ -170,11 +170,11 @@ def read_units(
         for index in [check_unit(column.spec, unit)]
     ]
     if len(taken) == 1 and present.all():
-        return pa.array(taken[0][1])
+        return array_of(taken[0][1])
     values = np.zeros(len(ids), _dtype(column))
     for members, found in taken:
         values[members] = found
-    return pa.array(values, mask=~present)
+    return array_of(values, missing=~present)
 
 
 def _read(
@@ -224,11 +224,7 @@ def _present(reader: RowReader, column: LazyColumn, rows: Arrow) -> tuple[np.nda
 
 def _integers(values: Arrow) -> tuple[np.ndarray, np.ndarray]:
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    known = np.ones(len(array), bool)
-    if array.null_count:
-        known = array.is_valid().to_numpy(zero_copy_only=False)
-        array = array.fill_null(0)
-    return array.to_numpy(zero_copy_only=False), known
+    return numbers_of(array)
 
 
 def _dtype(column: LazyColumn) -> np.dtype[Any]:

@@ -19,6 +19,7 @@ from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from lazycache.errors import QueryError
 from lazycache.query.sql import measures
+from lazycache.query.sql.arrow_lists import array_of, known_of, numbers_of
 from lazycache.query.sql.measures import Kind
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def measure(kind: Kind, value: Any, vector: Any = None) -> pa.Array:
         found[members] = numbers.numpy()
         if missing is not None:
             present[members[missing.numpy()]] = False
-    return pa.array(found, mask=~present)
+    return array_of(found, missing=~present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,14 @@ def _rows(kind: Kind, values: Any) -> _Rows:
     present, sizes, outer = np.ones(count, bool), np.ones(count, np.int64), None
     depth = 0
     while _is_list(array.type):
-        present &= _all_of(_valid(array), sizes)
-        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        present &= _all_of(known_of(array), sizes)
+        lengths, _ = numbers_of(pc.list_value_length(array))
         sizes = _sums(np.asarray(lengths, np.int64), sizes)
         outer = sizes if depth == 0 else outer
         array, depth = array.flatten(), depth + 1
     if not depth:
         raise QueryError(f"{kind} takes vectors: lists or arrays of numbers, not {array.type}.")
-    present &= _all_of(_valid(array), sizes)
+    present &= _all_of(known_of(array), sizes)
     starts = np.cumsum(sizes) - sizes
     return _Rows(_floats(kind, array), starts, sizes, outer if depth > 1 else None, present)
 
@@ -142,13 +143,6 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
-
-
-def _valid(array: pa.Array) -> np.ndarray:
-    if not array.null_count:
-        return np.ones(len(array), bool)
-    valid: np.ndarray = array.is_valid().to_numpy(zero_copy_only=False)
-    return valid
 
 
 def _sums(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -170,10 +164,9 @@ def _floats(kind: Kind, array: pa.Array) -> np.ndarray:
     if not (number or types.is_boolean(array.type) or types.is_decimal(array.type)):
         raise QueryError(f"{kind} takes vectors of numbers, not of {array.type}.")
     narrow = types.is_float32(array.type) or types.is_float16(array.type)
-    filled = array.fill_null(0) if array.null_count else array
-    wide = filled.cast(pa.float32() if narrow else pa.float64(), safe=False)
+    wide = array.cast(pa.float32() if narrow else pa.float64(), safe=False)
     # a copy if it is DuckDB's memory, which torch may not take for its own
-    found: np.ndarray = np.require(wide.to_numpy(zero_copy_only=False), requirements="W")
+    found: np.ndarray = np.require(numbers_of(wide)[0], requirements="W")
     return found
 
 

@@ -18,7 +18,7 @@ from lazycache.cache.files.ragged_rows import Wanted
 from lazycache.cache.reading.ragged_values import flat_values
 from lazycache.cache.reading.row_reader import RowReader
 from lazycache.codec import dtypes
-from lazycache.query.sql.arrow_lists import lists
+from lazycache.query.sql.arrow_lists import array_of, lists
 from lazycache.types import SiteSpec
 
 Groups: TypeAlias = "Iterable[tuple[tuple[int, ...], np.ndarray]]"
@@ -76,7 +76,7 @@ def units(
 
 def _plain(flat: torch.Tensor, *, missing: np.ndarray | None = None) -> pa.Array:
     narrow = flat.is_floating_point() and flat.dtype.itemsize < torch.float32.itemsize
-    return pa.array((flat.float() if narrow else flat).numpy(), mask=missing)
+    return array_of((flat.float() if narrow else flat).numpy(), missing=missing)
 
 
 def _offsets(widths: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def _offsets(widths: np.ndarray) -> np.ndarray:
 
 
 def _mask(present: np.ndarray) -> pa.Array | None:
-    return None if present.all() else pa.array(~present)
+    return None if present.all() else array_of(~present)
 
 
 def _reordered(order: np.ndarray, widths: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lazycache.errors import QueryError
+from lazycache.errors import LazycacheError, QueryError
 from lazycache.query.sql.activity import TICK_S
 from lazycache.query.sql.failures import DamagedIndexError
+from lazycache.query.sql.result_faces import LINES, WIDEST, as_html
 from lazycache.query.sql.tensors import Column, tensors
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ class Result:
 
     The query is checked when the result is made and runs when it is first read, once: its rows are
     then kept, and every further reading is of the same rows without I/O. `batches` streams instead
-    and keeps nothing. Results are independent of each other; each may be used by any thread.
+    and keeps nothing. Shown in a notebook, a result that was not read asks for its first 20 rows
+    only, and of its columns the first 16. Results are independent of each other; each may be used
+    by any thread.
 
     Cost: the first reading runs the query and holds all of its rows in memory until `close`; a
     vector of 4,096 numbers is 16 KiB per row in `arrow`, and some 100 KiB as Python's numbers in
@@ -61,6 +64,7 @@ class Result:
         self._rows: duckdb.DuckDBPyRelation | None = None
         self._next: Iterator[tuple[Any, ...]] | None = None
         self._readers: dict[int, pa.RecordBatchReader] = {}
+        self._first: list[tuple[Any, ...]] | None = None
         self._prepared = prepare(None)
 
     @property
@@ -186,7 +190,7 @@ class Result:
         while not self._lock.acquire(timeout=TICK_S):
             self._prepared.cursor.interrupt()
         try:
-            self._rows = self._next = None
+            self._rows = self._next = self._first = None
             for key in list(self._readers):
                 self._end(key)
             self._prepared.close()
@@ -201,6 +205,28 @@ class Result:
         pairs = zip(self.columns, self.types, strict=True)
         shown = ", ".join(f"{name} {kind}" for name, kind in pairs)
         return f"<Result ({shown}): .df() .arrow() .pl() .torch() .fetchall() .show()>"
+
+    def _repr_html_(self) -> str:
+        """Show the first rows in a notebook; all text is escaped.
+
+        Cost: that of the query with `LIMIT 21`, once; what that gives is kept, and where it is all
+        that there is, no reading asks again. A query that fails is shown with its error.
+        """
+        try:
+            rows = self._beginning()
+        except LazycacheError as exc:
+            return as_html(self.columns, self.types, [], problem=str(exc))
+        return as_html(self.columns, self.types, rows)
+
+    def _beginning(self) -> list[tuple[Any, ...]]:
+        """Return the first rows, and one more if there are more."""
+        with self._reading():
+            if self._first is None:
+                some = self._rows if self._rows is not None else self._run(_first_of)
+                self._first = some.limit(LINES + 1).fetchall()
+                if len(self._first) <= LINES and len(some.columns) == len(self.columns):
+                    self._rows = some
+            return self._first
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -255,3 +281,12 @@ class Result:
         reader = self._readers.pop(key, None)
         if reader is not None:
             reader.close()
+
+
+def _first_of(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Return what is shown of a query: its first rows, and of many columns the first ones."""
+    some = relation.limit(LINES + 1)
+    if len(relation.columns) > WIDEST:
+        # by place: names may be the same
+        some = some.project(", ".join(f"#{i}" for i in range(1, WIDEST + 1)))
+    return some.materialize()

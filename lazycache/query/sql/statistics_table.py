@@ -15,6 +15,7 @@ from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from lazycache.catalog.computed import COMPUTED
 from lazycache.catalog.index_fill import quoted
+from lazycache.query.sql.arrow_lists import array_of
 from lazycache.types import RAGGED
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def lists(found: list[Statistics | None]) -> pa.Array:
     """Return for each site the list of its units; of one without rows an empty list."""
     parts = [_units(one) for one in found if one is not None]
     sizes = [0 if one is None else one.mean.numel() for one in found]
-    offsets = pa.array(np.cumsum([0, *sizes]), pa.int32())
+    offsets = array_of(np.cumsum([0, *sizes], dtype=np.int32))
     values = pa.concat_arrays(parts) if parts else pa.array([], _UNIT)
     return pa.ListArray.from_arrays(offsets, values)
 
@@ -91,12 +92,12 @@ def lists(found: list[Statistics | None]) -> pa.Array:
 def _units(one: Statistics) -> pa.StructArray:
     count = one.mean.numel()
     places = np.indices(one.mean.shape, dtype=np.int64).reshape(one.mean.ndim, count).T
-    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * one.mean.ndim)
+    offsets = array_of(np.arange(count + 1, dtype=np.int32) * np.int32(one.mean.ndim))
     arrays = [
-        pa.array(np.arange(count, dtype=np.int64)),
-        pa.ListArray.from_arrays(offsets, pa.array(places.reshape(-1))),
-        pa.array(np.full(count, one.rows, np.int64)),
-        *(pa.array(getattr(one, name).reshape(-1).cpu().numpy()) for name in COUNTS),
+        array_of(np.arange(count, dtype=np.int64)),
+        pa.ListArray.from_arrays(offsets, array_of(places.reshape(-1))),
+        array_of(np.full(count, one.rows, np.int64)),
+        *(array_of(getattr(one, name).reshape(-1).cpu().numpy()) for name in COUNTS),
         *(_numbers(getattr(one, name)) for name in NUMBERS),
     ]
     return pa.StructArray.from_arrays(arrays, fields=list(_UNIT))
@@ -104,4 +105,4 @@ def _units(one: Statistics) -> pa.StructArray:
 
 def _numbers(values: torch.Tensor) -> pa.Array:
     wide = values.to(torch.float64).reshape(-1).cpu().numpy()
-    return pa.array(wide, mask=np.isnan(wide))  # NaN here says that there is no such number
+    return array_of(wide, missing=np.isnan(wide))  # NaN here says that there is no such number
