@@ -21,11 +21,11 @@ with progress_bar("capture", total={total}, unit=" examples", show={show}) as ba
 """
 
 
-def in_terminal(columns, *, total=100, show=True, expect=None):
+def in_terminal(columns, *, total=100, show=True, expect=None, code=SCRIPT):
     """Run the script with a terminal for its errors; give the lines that it drew there."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
-    code = SCRIPT.format(total=total, show=show, expect=expect)
+    code = code.format(total=total, show=show, expect=expect)
     with subprocess.Popen([sys.executable, "-c", code], stderr=slave) as process:
         os.close(slave)
         drawn = b""

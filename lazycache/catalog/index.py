@@ -22,6 +22,7 @@ import duckdb
 
 from lazycache.catalog.index_fill import fill, last_txn, quoted
 from lazycache.catalog.index_rows import BASE_COLUMNS
+from lazycache.catalog.quiet import hush
 from lazycache.errors import CorruptShardError, LazycacheError
 from lazycache.storage.cache_folder import cache_folder
 
@@ -201,7 +202,7 @@ def _build(path: Path, snapshot: Snapshot, store: Store, *, older: tuple[Path, i
             shutil.copyfile(source, temporary)
         with duckdb.connect(":memory:", config={"temp_directory": ""}) as connection:
             connection.execute("SET python_enable_replacements = false")
-            connection.execute("SET enable_progress_bar = false")  # it would go to standard output
+            hush(connection)
             connection.execute(f"ATTACH {_text(str(temporary))} AS {BUILDING}")
             fill(connection, BUILDING, snapshot, store, after=after)
             connection.execute(f"CHECKPOINT {BUILDING}")

@@ -103,14 +103,14 @@ def test_html_shows_all_text_as_text(cache) -> None:
     """Tokens cannot become tags: what a browser shows is what was stored."""
     shown = cache.top_k("x", 0, k=11)._repr_html_()
     assert "<b>" not in shown
-    assert "<mark>&lt;b&gt;</mark>" in shown
+    assert re.search("<mark style=[^>]+>&lt;b&gt;</mark>", shown)
     assert "&amp;amp;" in shown
     assert set(re.findall(r"</?(\w+)", shown)) == {
-        *("p", "table", "thead", "tbody", "tr", "th", "td", "mark")
+        *("div", "span", "strong", "table", "thead", "tbody", "tr", "th", "td", "mark")
     }
-    cells = re.findall(r"left'>(.*?)</td>", shown, re.DOTALL)
+    cells = re.findall(r"<td[^>]+text-align:left[^>]*>(.*?)</td>", shown, re.DOTALL)
     # the row without a token has no context
-    assert html.unescape(re.sub("</?mark>", "", cells[0])) == " x y z w"
+    assert html.unescape(re.sub("<[^>]+>", "", cells[0])) == " x y z w"
     assert "" in cells
 
 

@@ -39,6 +39,17 @@ def test_a_pipe_has_no_edge(monkeypatch):
     ]
 
 
+def test_no_color_is_respected(monkeypatch):
+    """Where NO_COLOR is set, a terminal gets no colours."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = re.compile(r"\x1b\[[\d;]*3\d")
+    for value, expected in (("", True), ("1", False)):
+        monkeypatch.setenv("NO_COLOR", value)
+        console = _Console(highlight=False, file=Terminal())
+        console.print("[bold red]QueryError[/]")
+        assert bool(coloured.search(console.file.getvalue())) is expected
+
+
 def test_a_terminal_wraps(monkeypatch):
     """On a terminal, no line is longer than it is wide."""
     monkeypatch.setenv("TERM", "xterm")

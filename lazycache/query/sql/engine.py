@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from lazycache.catalog.quiet import hush
 from lazycache.errors import QueryError
 from lazycache.query.sql import list_functions, top_rows, trees, user_tables
 from lazycache.query.sql.failures import Explainer, ReadFailures
@@ -41,9 +42,6 @@ CLOSED_CONFIG: Mapping[str, str | bool | int | float | list[str]] = {
     # ORDER BY ... LIMIT n reads lazy columns of the n rows alone, up to this n (DuckDB: 50)
     "late_materialization_max_rows": 1_000_000,
 }
-
-QUIET = "SET enable_progress_bar = false"
-"""Run first: in a notebook or `python -c`, indexing many rows would print a bar between answers."""
 
 LOCK = """
 SET python_enable_replacements = false;
@@ -117,7 +115,7 @@ class Engine:
         self._activity = activity
         self._connection = duckdb.connect(":memory:", config=_config(members))
         try:
-            self._connection.execute(QUIET)
+            hush(self._connection)
             views = [
                 create(self._connection, name, member, failures=failures, activity=activity)
                 for name, member in members.items()

@@ -252,7 +252,7 @@ def test_an_id_of_several_runs_is_refused():
 
 
 def pixels(picture):
-    """The red of each pixel of a PNG without filters."""
+    """How opaque each pixel of a PNG without filters is; its palette has one colour."""
     width, height = (int.from_bytes(picture[i : i + 4], "big") for i in (16, 20))
     at = picture.index(b"IDAT")
     size = int.from_bytes(picture[at - 4 : at], "big")
@@ -260,10 +260,13 @@ def pixels(picture):
     assert zlib.crc32(picture[at : at + 4 + size]) == int.from_bytes(
         picture[at + 4 + size : at + 8 + size], "big"
     )
-    return lines.reshape(height, 1 + 3 * width)[:, 1::3]
+    colours, opacity = (picture.index(name) + 4 for name in (b"PLTE", b"tRNS"))
+    assert len(set(re.findall(b"(?s)...", picture[colours : colours + 768]))) == 1
+    steps = np.frombuffer(picture[opacity : opacity + 256], np.uint8)
+    return steps[lines.reshape(height, 1 + width)[:, 1:]]
 
 
-def test_the_picture_is_darker_where_there_is_more_and_runs_nothing():
+def test_the_picture_is_bluer_where_there_is_more_and_runs_nothing():
     """A PNG a head; tokens are text, whatever they say; many tokens are drawn without labels."""
     values = torch.tensor([[[0.0, 1.0], [0.5, float("nan")]]])
     tokens = ["<script>x</script>", "&\n"]
@@ -280,10 +283,10 @@ def test_the_picture_is_darker_where_there_is_more_and_runs_nothing():
     assert "<script" not in html
     assert "<b>" not in html
     assert "&lt;script&gt;" in html
-    assert "&amp;\\n" in html
+    assert "&amp;⏎" in html
     (data,) = re.findall(r"base64,([^\"]+)", html)
-    red = pixels(base64.b64decode(data))
-    assert red[0, 1] < red[1, 0] < red[0, 0] == red[1, 1]
+    opaque = pixels(base64.b64decode(data))
+    assert opaque.tolist() == [[0, 255], [180, 0]]
     assert "\n  " in repr(found)
     assert "&\\n" in repr(found)
     wide = np.random.default_rng(0).random((1, 200))
