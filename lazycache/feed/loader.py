@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from lazycache.errors import SelectionError
 from lazycache.feed import state
 from lazycache.feed.batches import Feed, RowStream
-from lazycache.feed.order import BLOCKS, ROWS
+from lazycache.feed.loader_faces import as_html, in_words
 from lazycache.feed.state import Standing
 
 
@@ -171,6 +171,15 @@ class Loader(IterableDataset[Any]):
         """Return the rows of an epoch of this rank from row `start` on, for `.take(n)`.
 
         Independent of `batch_size` and of iterations; they do not change `state_dict`.
+
+        Cost: a window of rows is read ahead, on a thread that `close` ends.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> with small_cache()["resid_out_0"].loader(2, shuffle=False) as loader:
+            ...     loader.stream(epoch=0, start=4).take(2)
+            tensor([[ 8.,  9.],
+                    [10., 11.]])
         """
         stream = RowStream(self._feed, epoch, start, self._wrapped)
         self._streams = [one for one in self._streams if one() is not None]
@@ -201,7 +210,9 @@ class Loader(IterableDataset[Any]):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where a state was taken: the next iteration gives the rest of its epoch.
 
-        Bit for bit what the loader would have handed out. Cost: one window of rows.
+        Bit for bit what the loader would have handed out. For an example see `state_dict`.
+
+        Cost: one window of rows.
 
         Raises:
             SelectionError: it is of a loader that hands out other batches; names what differs.
@@ -231,18 +242,17 @@ class Loader(IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_streams": [], "_current": None}
 
+    def _repr_html_(self) -> str:
+        """Say in a notebook what `repr` says. All text is escaped."""
+        return as_html(self, self._feed.order, self.rows * self._feed.source.row_bytes)
+
     def __repr__(self) -> str:
-        order = self._feed.order
-        said = {
-            ROWS: "every row shuffled",
-            BLOCKS: f"blocks of {order.block_rows:,} rows, shuffled in windows of "
-            f"{order.window_rows:,}",
-        }.get(order.kind, "in storage order")
         nbytes = self.rows * self._feed.source.row_bytes
         rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
         return (
             f"Loader({', '.join((*self.sites, *self.columns))}: {self.rows:,} rows in "
-            f"{len(self):,} batches of {self.batch_size:,}, {said}{rank}, {nbytes:,} bytes)"
+            f"{len(self):,} batches of {self.batch_size:,}, {in_words(self._feed.order)}{rank}, "
+            f"{nbytes:,} bytes)"
         )
 
     def _wrapped(self, values: list[torch.Tensor], columns: Mapping[str, Any]) -> Any:

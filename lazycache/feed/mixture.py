@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lazycache.errors import SelectionError
+from lazycache.faces.html import card, facts, table
 from lazycache.feed import state
 from lazycache.feed.batches import RowStream
 from lazycache.feed.loader import Loader
@@ -149,6 +150,13 @@ class Mixture(IterableDataset[Any]):
         return (
             f"Mixture({self.rows:,} rows in {len(self):,} batches of {self.batch_size:,}: {shares})"
         )
+
+    def _repr_html_(self) -> str:
+        """Say the same in a notebook. All text is escaped."""
+        said = facts([("rows", self.rows), ("batches", f"{len(self):,} of {self.batch_size:,}")])
+        rows = zip(self.shares, map(repr, self.loaders), strict=True)
+        shown = table(("share", "loader"), rows, left=("loader",))
+        return card(f"{len(self.loaders)} loaders", said, shown, kind="Mixture")
 
     def _stand(self, standing: Standing, *, goes_on: bool) -> None:
         """Stand somewhere else: iterations that are going on no longer say where."""

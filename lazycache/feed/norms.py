@@ -114,7 +114,7 @@ class Norm:
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, torch.Tensor]) -> Norm:
-        """Return the norm that `tensors` was written of.
+        """Return the norm that `tensors` was written of; see `tensors`.
 
         Raises:
             SelectionError: these are not its tensors.
@@ -139,6 +139,10 @@ class Norm:
         """Return rows [n, *row] as a new tensor of `dtype`, float32 if that is None.
 
         Worked out in float32, or in float64 if that is asked for, on the device of the values.
+
+        Example:
+            >>> Norm(1.0, 2.0)(torch.tensor([[3.0, 5.0]]))
+            tensor([[1., 2.]])
         """
         shift, divisor, _ = self._on(values.device, dtype)
         # a copy: what is handed in may be the file itself
@@ -152,7 +156,12 @@ class Norm:
     apply = __call__
 
     def invert(self, values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return what rows were before, as a new tensor of `dtype`, float32 if that is None."""
+        """Return what rows were before, as a new tensor of `dtype`, float32 if that is None.
+
+        Example:
+            >>> Norm(1.0, 2.0).invert(torch.tensor([[1.0, 2.0]]))
+            tensor([[3., 5.]])
+        """
         shift, _, spread = self._on(values.device, dtype)
         found = values.to(shift.dtype, copy=True)
         if self._spreads:

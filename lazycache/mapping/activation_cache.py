@@ -23,6 +23,8 @@ from lazycache.mapping.estimating import Estimating
 from lazycache.mapping.feeding import Feeding
 from lazycache.mapping.finding import Finding
 from lazycache.mapping.memory_sizes import MemorySizes
+from lazycache.mapping.overview import overview
+from lazycache.mapping.overview_faces import as_html, as_text
 from lazycache.mapping.persistence import Persistence
 from lazycache.mapping.relating import Relating
 from lazycache.mapping.restricting import Restricting
@@ -262,6 +264,14 @@ class ActivationCache(
 
     def __repr__(self) -> str:
         return f"ActivationCache({', '.join(f'`{key}`' for key in self)})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show what there is in IPython: the datasets, keys, norms by layer; see `overview`."""
+        printer.text(repr(self) if cycle else as_text(overview(self)))
+
+    def _repr_html_(self) -> str:
+        """Show the same in a notebook. All text is escaped."""
+        return as_html(overview(self))
 
     def __str__(self) -> str:
         """Say of each key its shape and dtype; never numbers."""

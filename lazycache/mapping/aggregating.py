@@ -122,7 +122,10 @@ class Aggregating(CacheState):
         self.strategies.add(prefix, function, match=_match(exact=exact, regex=regex))
 
     def remove_aggregation(self, prefix: str, *, exact: bool = False, regex: bool = False) -> None:
-        """Forget a strategy, also a built-in one. One that is not there is no error."""
+        """Forget a strategy, also a built-in one. One that is not there is no error.
+
+        Arguments as `register_aggregation`.
+        """
         self.strategies.remove(prefix, match=_match(exact=exact, regex=regex))
 
     @staticmethod

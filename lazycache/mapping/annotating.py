@@ -22,6 +22,11 @@ class Annotating(CacheState):
     def add_with_info(self, key: str, value: Any, info: Any) -> None:
         """Set a value with a note about it, a `ValueWithInfo`: `.value()`, `.info()`.
 
+        Args:
+            key: Name of the value.
+            value: Any value; one that is there already is replaced.
+            info: The note, of any kind.
+
         Example:
             >>> import torch
             >>> from lazycache import ActivationCache
@@ -40,6 +45,12 @@ class Annotating(CacheState):
         interventions: Any = None,
     ) -> None:
         """Set the key `metadata`: a dict of the arguments, by their names.
+
+        Args:
+            target_token_positions: Which tokens were kept, in the words of easyroutine.
+            model_name: Name of the model.
+            extraction_config: What was extracted: any value.
+            interventions: What was done to the model beside it, if anything.
 
         Example:
             >>> from lazycache import ActivationCache

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from lazycache.cache.tables.conditions import Params
     from lazycache.query.asked import Cache
     from lazycache.query.attending.attention_maps import AttentionMap
-    from lazycache.query.attending.attribution import Attribution, Direction, Scale
+    from lazycache.query.attending.attributed import Attribution
+    from lazycache.query.attending.attribution import Direction, Scale
     from lazycache.query.attending.pattern_sites import Layer
 
 

@@ -77,7 +77,7 @@ class CacheState:
         return tuple(found) if all(part.sites.has_token_ids(key) for part in found) else ()
 
     def segments_of(self, key: object) -> Segments | None:
-        """Return what is kept under exactly this key."""
+        """Return what is kept under exactly this key. For this package."""
         return self.segments.get(key) if isinstance(key, str) else None
 
     def _part(self, name: str) -> Any:
@@ -88,7 +88,7 @@ class CacheState:
 
     @property
     def names(self) -> Names:
-        """What keys can mean here."""
+        """What keys can mean here. For this package."""
         infos = [run.info for one in self.datasets for run in one.snapshot.runs.values()]
         headed = [key for key, segments in self.segments.items() if segments.is_stored]
         where = self.datasets[0].url if len(self.datasets) == 1 else "this cache"

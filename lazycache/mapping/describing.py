@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lazycache.query.asked import Cache, Params, Site
     from lazycache.query.comparing.differences import Difference
     from lazycache.query.describing.quantile_bins import Cut, QuantileBin
+    from lazycache.query.probes.probe import Probe
     from lazycache.query.probes.probe_targets import Kind, Target
-    from lazycache.query.probes.probing import Probe
 
 
 class Describing:

@@ -39,9 +39,9 @@ class Estimating:
 
         Args:
             question: A lazy tensor, a key, SQL, or the name of a question.
-            args: What the question takes.
+            *args: What the question takes.
             params: Values for the parameters of SQL.
-            options: What the question takes by name; of SQL, `tables`.
+            **options: What the question takes by name; of SQL, `tables`.
 
         Cost: reads no shard. Of a tensor, microseconds for each block of rows. Of SQL, the query
         runs over the index, with made-up values: some 0.1 s, and of whole rows what DuckDB takes to
@@ -74,6 +74,11 @@ class Estimating:
         requests as of `cost`; the predicates that the index answers, and those that are evaluated
         of the rows which are left; whether best rows come from stored statistics; the plan of
         DuckDB. `EXPLAIN SELECT ...` in SQL is the plan alone, without our rewriting.
+
+        Args:
+            query: One SELECT, as `sql` takes it.
+            params: Values for its parameters, as `sql` takes them.
+            tables: Your own tables by name, as `sql` takes them.
 
         Cost: as `cost(query)`; reads no shard.
 

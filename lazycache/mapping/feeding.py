@@ -26,7 +26,7 @@ class Feeding:
         Args:
             sites: Names or patterns, as `cache.keys` takes them.
             batch_size: Rows of a batch.
-            options: As of `LazyTensor.loader`. `norm` may be a dict by site.
+            **options: As of `LazyTensor.loader`. `norm` may be a dict by site.
 
         Cost: as `LazyTensor.loader`, of each site.
 

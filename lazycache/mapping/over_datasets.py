@@ -24,7 +24,7 @@ class OverDatasets(CacheState):
 
     @property
     def stored(self) -> StoredSites:
-        """The dataset behind it.
+        """The dataset behind it. For this package.
 
         Raises:
             NoDatasetError: there is none, or there are several: see `datasets`. To `hasattr`, then,
@@ -44,7 +44,7 @@ class OverDatasets(CacheState):
 
     @property
     def joins(self) -> int:
-        """How many datasets' rows it shows; those of one that are here twice are those of two."""
+        """How many datasets' rows it shows; one that is here twice is two. For this package."""
         return max([len(self.datasets), *(len(one.stored) for one in self.segments.values())])
 
     @property
@@ -59,7 +59,7 @@ class OverDatasets(CacheState):
 
     @property
     def reader(self) -> SiteReader:
-        """Reads absolute rows; SQL reads through it too."""
+        """Reads absolute rows; SQL reads through it too. For this package."""
         return self.stored.reader
 
     @property
@@ -84,11 +84,37 @@ class OverDatasets(CacheState):
             return self.datasets[0].io
         return SummedCounters([one.io for one in self.datasets])
 
+    @property
+    def progress(self) -> bool:
+        """Whether reads that take longer than two seconds show a bar on a terminal or notebook.
+
+        May be set; it is of the datasets behind the cache, and so of what was made of it. True
+        without one. `LAZYCACHE_PROGRESS=0` in the environment turns all bars off.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> cache = small_cache()
+            >>> cache.progress = False
+            >>> cache.where("position > 0").progress
+            False
+        """
+        return all(one.io.progress for one in self.datasets)
+
+    @progress.setter
+    def progress(self, show: bool) -> None:
+        for one in self.datasets:
+            one.io.progress = show
+
     def stored_bytes(self, site: str) -> int:
         """Return the bytes of a site's values in datasets; 0 of one that is computed.
 
         Raises:
             SiteNotFoundError: no such site; names the nearest.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> small_cache().stored_bytes("resid_out_0")  # six rows of two float32
+            48
         """
         return sum(part.sites.stored_bytes(part.name) for part in self._sites_of(site))
 
@@ -97,6 +123,11 @@ class OverDatasets(CacheState):
 
         Raises:
             SiteNotFoundError: no such site; names the nearest.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> small_cache().rows("resid_out_0")
+            6
         """
         return sum(part.sites.rows(part.name) for part in self._sites_of(site))
 

@@ -12,7 +12,8 @@ from lazycache.lazy_names import LazyPackage
 if TYPE_CHECKING:
     from lazycache.query.asked import Cache, Params, Site
     from lazycache.query.attending.attention_maps import AttentionMap, attention
-    from lazycache.query.attending.attribution import Attribution, attribute
+    from lazycache.query.attending.attributed import Attribution
+    from lazycache.query.attending.attribution import attribute
     from lazycache.query.attending.mean_attentions import mean_attention
     from lazycache.query.comparing.difference_summaries import DifferenceSummary
     from lazycache.query.comparing.differences import Difference, diff
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from lazycache.query.finding.nearest import similar
     from lazycache.query.finding.top import top_k
     from lazycache.query.hits import Hit, Hits
-    from lazycache.query.probes.probing import Probe, Score, probe
+    from lazycache.query.probes.probe import Probe, Score
+    from lazycache.query.probes.probing import probe
     from lazycache.query.relating.correlation import correlate
     from lazycache.query.relating.grouping import group_mean
 

@@ -34,7 +34,7 @@ class Cache(Protocol):
         ...
 
     def sql(self, query: str, params: Params = None) -> Any:
-        """Return the result of a query."""
+        """Return the result of a query; see `ActivationCache.sql`."""
         ...
 
 

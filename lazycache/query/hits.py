@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from lazycache.cache.selecting.plan import as_array
+from lazycache.faces.colours import background
+from lazycache.faces.html import Html, card, table, text
+from lazycache.faces.tokens import in_line
 from lazycache.query.contexts import Context, Surroundings, check_context, surroundings
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 SHOWN = 60
 """Letters of a context on each side of its token, in a table of text."""
+
+WIDE = 160
+"""The same in a notebook."""
 
 LINES = 50
 """Hits that are shown of many."""
@@ -137,30 +142,25 @@ class Hits(Sequence[Hit]):
         names, *lines = self._cells()
         widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
         last = len(names) - 1 if names[-1] == "context" else len(names)
-        text = [f"Hits of {self.site}: {len(self)}"]
+        said = [f"Hits of {self.site}: {len(self)}"]
         for line in (names, *lines):
             cells = [
                 cell.rjust(width) if i < last else cell
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             ]
-            text.append(f"  {'  '.join(cells)}".rstrip())
+            said.append(f"  {'  '.join(cells)}".rstrip())
         if len(self) > LINES:
-            text.append(f"  ... and {len(self) - LINES:,} more")
-        return "\n".join(text)
+            said.append(f"  ... and {len(self) - LINES:,} more")
+        return "\n".join(said)
 
     def _repr_html_(self) -> str:
         """Show a table in a notebook, each token marked in its context. All text is escaped."""
-        rows = []
-        for hit in self[:LINES]:
-            cells = [f"{hit.value:.6g}", str(hit.example), _text(hit.position)]
-            numbers = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-            rows.append(f"<tr>{numbers}<td style='text-align:left'>{_marked(hit)}</td></tr>")
-        head = "".join(f"<th>{name}</th>" for name in ("value", "example", "position", "context"))
-        more = f"<p>... and {len(self) - LINES:,} more</p>" if len(self) > LINES else ""
-        return (
-            f"<p>{escape(self.site)}: {len(self)} rows</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
-        )
+        rows = [
+            (hit.value, str(hit.example), _text(hit.position), _marked(hit)) for hit in self[:LINES]
+        ]
+        columns = ("value", "example", "position", "context")
+        shown = table(columns, rows, left=("context",), more=len(self) - LINES)
+        return card(f"{self.site}: {len(self):,} rows", shown, kind="Hits")
 
     def _cells(self) -> list[list[str]]:
         """Return the names of the columns that say something, and a line for each hit."""
@@ -225,8 +225,15 @@ def _line(context: Context | None) -> str:
     return f"{before[-SHOWN:]}[{token}]{after[:SHOWN]}"
 
 
-def _marked(hit: Hit) -> str:
-    if hit.context is None:
-        return "" if hit.token is None else f"<mark>{escape(hit.token)}</mark>"
-    before, token, after = map(escape, hit.context.spelled)
-    return f"{before}<mark>{token}</mark>{after}"
+def _marked(hit: Hit) -> Html:
+    spelled = ("", hit.token or "", "") if hit.context is None else hit.context.spelled
+    if hit.context is None and hit.token is None:
+        return Html()
+    before, token, after = map(in_line, spelled)
+    mark = f'<mark style="{_MARK}">{text(token or "∅")}</mark>'
+    return Html(f'<span style="{_KEPT}">{text(before[-WIDE:])}{mark}{text(after[:WIDE])}</span>')
+
+
+# the colour of the page, so that the mark is readable on dark ones too; spaces as they are
+_MARK = f"color:inherit;background:{background(5)};border-radius:2px"
+_KEPT = "white-space:pre-wrap;overflow-wrap:anywhere"

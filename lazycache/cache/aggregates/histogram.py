@@ -11,6 +11,12 @@ import torch
 from lazycache.cache.aggregates.reduce import tiles
 from lazycache.cache.reading.known import Known
 from lazycache.errors import MemoryBudgetError, SelectionError
+from lazycache.faces.bars import bars
+from lazycache.faces.html import card, facts
+from lazycache.faces.sparklines import sparkline
+
+DRAWN = 4
+"""Units whose bars are drawn in a notebook."""
 
 MOST_BYTES = 4 << 30
 """Counts that a histogram may hold."""
@@ -41,6 +47,40 @@ class Histogram:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.counts, self.edges))
+
+    def __repr__(self) -> str:
+        *units, bins = self.counts.shape
+        low, high = float(self.edges.min()), float(self.edges.max())
+        of = f"{list(units)} units, " if units else ""
+        inside = int(self.counts.sum())
+        beside = "".join(f", {count:,} {name}" for name, count in self._beside() if count)
+        said = f"Histogram({of}{bins} bins from {low:.6g} to {high:.6g}: {inside:,} values{beside})"
+        return said if units else f"{said}\n  {sparkline(self.counts.tolist(), least=0)}"
+
+    def _repr_html_(self) -> str:
+        """Draw the bars of the first units in a notebook."""
+        counts, edges = self.counts.reshape(-1, self.counts.shape[-1]), self.edges
+        edges = edges.reshape(-1, edges.shape[-1])
+        drawn = [
+            bars(counts[i].numpy(), edges[i].numpy(), title=f"histogram of unit {i}")
+            for i in range(min(len(counts), DRAWN))
+        ]
+        said = facts(
+            [
+                ("values", int(counts.sum())),
+                ("bins", counts.shape[1]),
+                *((name, count or None) for name, count in self._beside()),
+                ("units", len(counts) if self.counts.ndim > 1 else None),
+            ]
+        )
+        more = facts([("... and more units", len(counts) - DRAWN)]) if len(counts) > DRAWN else ""
+        return card("", said, "<br>".join(drawn), more, kind="Histogram")
+
+    def _beside(self) -> tuple[tuple[str, int], ...]:
+        """Return how many values are in no bin, and why."""
+        infinite = int(self.pos_infs.sum()) + int(self.neg_infs.sum())
+        numbers = (int(self.below.sum()), int(self.above.sum()), int(self.nans.sum()), infinite)
+        return tuple(zip(("below", "above", "nan", "infinite"), numbers, strict=True))
 
 
 Bins = int | Sequence[float] | torch.Tensor | np.ndarray

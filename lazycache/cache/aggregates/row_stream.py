@@ -14,6 +14,7 @@ import torch
 from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.selecting.selection import Dense, Grid, Lead
+from lazycache.late_bars import late_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,13 @@ class RowStream:
 
     def blocks(self) -> Iterator[torch.Tensor]:
         """Yield entries to be read and dropped, never kept: they may be the file itself."""
+        # of all parts one bar, where each of them would have its own
+        with late_bar(f"reading {self.x.site}", total=self.x.nbytes) as bar:
+            for block in self._blocks():
+                yield block
+                bar.advance(block.nbytes)
+
+    def _blocks(self) -> Iterator[torch.Tensor]:
         x = self.x
         if self.by_rows:
             yield from self.blocks_of(row_parts(x))

@@ -12,9 +12,12 @@ from lazycache.cache.aggregates.reduce import accumulated, no_rows, tiles
 from lazycache.cache.aggregates.row_stream import RowStream
 from lazycache.cache.reading.known import Known, merged
 from lazycache.cache.reading.ordering import comparable, original
+from lazycache.faces.html import Html, card, dtype_name, facts, table
 
 SHOWN = 8
 """Units that the text of statistics shows."""
+
+HEADS = ("nans", "infs", "min", "max", "mean", "std", "sum")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +53,32 @@ class Statistics:
 
     def __repr__(self) -> str:
         return "\n".join(_lines(self))
+
+    def _repr_html_(self) -> str:
+        """Show the first units as a table in a notebook."""
+        said = facts(
+            [
+                ("rows", self.rows),
+                ("units", self.mean.numel()),
+                ("dtype", dtype_name(self.min.dtype)),
+            ]
+        )
+        return card("", said, _table(self), kind="Statistics")
+
+
+def _shown_units(s: Statistics) -> Iterator[int | None]:
+    """Yield the units that are shown: the first ones and the last; None for those between."""
+    count = s.mean.numel()
+    yield from range(min(count, SHOWN - 1))
+    if count > SHOWN:
+        yield None
+    if count >= SHOWN:
+        yield count - 1
+
+
+def _name(s: Statistics, unit: int) -> str:
+    place = torch.unravel_index(torch.tensor(unit), s.mean.shape or (1,))
+    return ", ".join(str(int(i)) for i in place) if s.mean.shape else "all"
 
 
 def of_stream(stream: RowStream) -> Statistics:
@@ -168,14 +197,23 @@ def of_known(found: Known, *, shape: tuple[int, ...], device: torch.device) -> S
 def _lines(s: Statistics) -> Iterator[str]:
     count = s.mean.numel()
     yield f"Statistics({s.rows:,} rows, {count:,} units, {str(s.min.dtype).removeprefix('torch.')})"
-    heads = ("unit", "nans", "infs", "min", "max", "mean", "std", "sum")
-    yield f"{heads[0]:>12}" + "".join(f"{head:>13}" for head in heads[1:])
+    yield f"{'unit':>12}" + "".join(f"{head:>13}" for head in HEADS)
     numbers = [s.nans, s.pos_infs + s.neg_infs, s.min, s.max, s.mean, s.std, s.sum]
     flat = [one.reshape(-1) for one in numbers]
-    for unit in range(count):
-        if count > SHOWN and unit == SHOWN - 1:
+    for unit in _shown_units(s):
+        if unit is None:
             yield f"{'...':>12}"
-        elif count <= SHOWN or unit < SHOWN - 1 or unit == count - 1:
-            place = torch.unravel_index(torch.tensor(unit), s.mean.shape or (1,))
-            name = ", ".join(str(int(i)) for i in place) if s.mean.shape else "all"
-            yield f"{name:>12}" + "".join(f"{one[unit].item():>13.6g}" for one in flat)
+        else:
+            yield f"{_name(s, unit):>12}" + "".join(f"{one[unit].item():>13.6g}" for one in flat)
+
+
+def _table(s: Statistics) -> Html:
+    numbers = [s.nans, s.pos_infs + s.neg_infs, s.min, s.max, s.mean, s.std, s.sum]
+    flat = [one.reshape(-1) for one in numbers]
+    rows = (
+        ["…"] + [""] * len(flat)
+        if unit is None
+        else [_name(s, unit), *(one[unit].item() for one in flat)]
+        for unit in _shown_units(s)
+    )
+    return table(("unit", *HEADS), rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.selecting.spans import Spans, of_ranges, of_rows
 from lazycache.errors import SelectionError
+from lazycache.faces.html import card, dtype_name, facts, table
 
 if TYPE_CHECKING:
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
@@ -51,6 +52,29 @@ class TopK:
                 lines.append(f"{value:>12.6g} {row:>10} {example:>8} {position:>8}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """Show the best row of each of the first units in a notebook; of one unit all rows."""
+        k = len(self.values)
+        flat = [m.reshape(k, -1) for m in (self.values, self.rows, self.examples, self.positions)]
+        count, named = flat[0].shape[1], list(zip(flat, NAMES, strict=True))
+        said = facts([("k", k), ("units", count), ("dtype", dtype_name(self.values.dtype))])
+        if count == 1:
+            rows = zip(*(_cells(m[:SHOWN, 0], name) for m, name in named), strict=True)
+            return card("", said, table(NAMES, rows, more=k - SHOWN), kind="TopK")
+        best = zip(range(count), *(_cells(m[0, :SHOWN], name) for m, name in named), strict=False)
+        shown = table(("unit", *(f"best {n}" for n in NAMES)), best, more=count - SHOWN)
+        return card("", said, shown, kind="TopK")
+
+
+def _cells(numbers: torch.Tensor, name: str) -> list[Any]:
+    """Return values as numbers, and what counts rows as text: an id has no commas."""
+    return numbers.tolist() if name == "value" else list(map(str, numbers.tolist()))
+
+
+NAMES = ("value", "row", "example", "position")
+
+SHOWN = 20
+"""Rows, or units, that are shown in a notebook."""
 
 FEW_UNITS = 4
 """Units that are looked for one by one, by their bounds: of more, the rows of all are all rows."""

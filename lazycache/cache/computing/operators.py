@@ -131,6 +131,11 @@ class RowOperators(Operators):
         gradients, and may write to them. What a row becomes is learned by giving it two rows of
         zeros, unless `shape` and `dtype` say it.
 
+        Args:
+            fn: A function of rows, for which each row counts alone.
+            shape: What `fn` makes of a row; with `dtype` it is not asked now.
+            dtype: Dtype of the results.
+
         Cost: reads nothing. Later, `fn` is called for the rows that are asked for, each time.
 
         Raises:

@@ -27,7 +27,7 @@ class Conversions:
         return self._as("cpu")
 
     def cuda(self, device: _Device = None) -> Self:
-        """Return it to be loaded to a CUDA device; as `.to("cuda")`."""
+        """Return it to be loaded to a CUDA device: `.to("cuda")`; see `to`."""
         if device is None or isinstance(device, (str, torch.device)):
             return self._as(device or "cuda")
         return self._as(torch.device("cuda", device))

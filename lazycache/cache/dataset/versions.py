@@ -39,7 +39,7 @@ def at_version(sites: StoredSites, version: int) -> StoredSites:
     """
     known = sites.snapshot if version <= sites.version else _newest(sites)
     check_version(version, newest=known.version, url=sites.url, expired=known.expired)
-    return sites.showing(known.at(version), io=IoCounters())
+    return sites.showing(known.at(version), io=IoCounters(progress=sites.io.progress))
 
 
 def newest(sites: StoredSites) -> StoredSites:

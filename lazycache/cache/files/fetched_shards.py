@@ -15,6 +15,7 @@ from lazycache.cache.files.parallel import ordered
 from lazycache.cache.files.shards import verify
 from lazycache.cache.selecting.plan import Rows, SitePlan, Span, as_array
 from lazycache.cache.selecting.units import Units
+from lazycache.late_bars import fed_late_bar
 from lazycache.storage.known_files import KnownFiles, checked
 from lazycache.storage.ranges import batches, bridged, coalesce
 from lazycache.types import IoCounters, ShardRef
@@ -63,8 +64,10 @@ class FetchedShards:
 
         most = max((self._bytes(plan, group, units) for group in groups), default=0)
         workers = fetchers(len(groups), most_bytes=most)
-        for _ in ordered(fill, range(len(groups)), workers=workers):
-            pass
+        bar, row_bytes = fed_late_bar(), out.nbytes // max(1, len(out))
+        for i, _ in enumerate(ordered(fill, range(len(groups)), workers=workers)):
+            if workers > 1:  # else `_fill` has said so, batch by batch
+                bar.advance(sum(span.rows for span in groups[i]) * row_bytes)
 
     def _bytes(self, plan: SitePlan, spans: Sequence[Span], units: Units) -> int:  # noqa: ARG002  # whole rows
         """Return about how much is fetched for spans of one shard, with the gaps between them."""
@@ -103,7 +106,7 @@ class FetchedShards:
         ]
         self.check(plan, sorted({s.chunk for s in spans}))
         target, rows = words_of(out), np.cumsum([0, *(piece.rows for piece in pieces)])
-        ref = plan.shards[spans[0].shard]
+        ref, bar = plan.shards[spans[0].shard], fed_late_bar()
         for i, part in self._fetched(ref, ranges, max_gap=self._max_gap):
             if len(part) == plan.nbytes[pieces[i].chunk]:
                 verify(plan, pieces[i].chunk, part)
@@ -111,6 +114,7 @@ class FetchedShards:
                 part, itemsize=itemsize, rows=pieces[i].rows, row_elements=elements,
                 units=units, skip=first,
             )  # fmt: skip
+            bar.advance(pieces[i].rows * units.count * itemsize)
         self._io.add(requests=0, rows=len(out), nbytes=0)
 
     def _fetched(

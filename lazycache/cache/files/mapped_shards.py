@@ -21,6 +21,7 @@ from lazycache.cache.files.readahead import (
 from lazycache.cache.files.shards import verify
 from lazycache.cache.selecting.plan import SitePlan, Span, count_ranges
 from lazycache.cache.selecting.units import Units
+from lazycache.late_bars import fed_late_bar
 from lazycache.types import IoCounters
 
 COPIED_BYTES = 256 << 10
@@ -119,8 +120,9 @@ class MappedShards:
             values = self.view(plan, spans[i], units=units)
             np.copyto(target[stops[i] - spans[i].rows : stops[i]], words_of(values))
 
-        for _ in ordered(fill, range(len(spans)), workers=threads(out.nbytes)):
-            pass
+        bar, row_bytes = fed_late_bar(), out.nbytes // max(1, len(out))
+        for i, _ in enumerate(ordered(fill, range(len(spans)), workers=threads(out.nbytes))):
+            bar.advance(spans[i].rows * row_bytes)
 
     def take(self, plan: SitePlan, rows: np.ndarray, *, units: Units) -> torch.Tensor:
         """Return rows in the order given, at least one."""

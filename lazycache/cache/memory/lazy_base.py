@@ -9,6 +9,7 @@ import torch
 
 from lazycache.cache.reading.source import Source, targets
 from lazycache.codec.dtypes import by_name
+from lazycache.faces.html import card, dtype_name, facts, size
 
 
 class LazyBase:
@@ -99,13 +100,37 @@ class LazyBase:
     def __deepcopy__(self, memo: object) -> Self:
         return self._read_as(self._dtype, self._device)
 
-    def _shown(self, shape: list[str], *facts: str) -> str:
-        """Return the repr: shape, dtype, size and where, never values."""
-        dtype = str(self.dtype).removeprefix("torch.")
+    @abstractmethod
+    def _extent(self) -> tuple[list[str], int | None]:
+        """Return the shape as text, and the bytes; None where they would have to be read."""
+
+    def __repr__(self) -> str:
+        """Say shape, dtype, size and where; never values. Reads nothing."""
+        shape, nbytes = self._extent()
         device = (f"device={self.device}",) if self._device else ()
-        said = (f"shape=({', '.join(shape)})", f"dtype={dtype}", *device, *facts, self._source.url)
-        title = getattr(self._source.reader, "title", self.site)
-        return f"{type(self).__name__}({title}: {', '.join(said)})"
+        counted = () if nbytes is None else (f"{nbytes:,} bytes",)
+        dtype = dtype_name(self.dtype)
+        said = (f"shape=({', '.join(shape)})", f"dtype={dtype}", *device, *counted)
+        where = self._source.url
+        return f"{type(self).__name__}({self._title}: {', '.join((*said, where))})"
+
+    def _repr_html_(self) -> str:
+        """Say the same in a notebook. All text is escaped. Reads nothing."""
+        shape, nbytes = self._extent()
+        said = facts(
+            [
+                ("shape", f"({', '.join(shape)})"),
+                ("dtype", dtype_name(self.dtype)),
+                ("device", self.device if self._device else None),
+                ("bytes", None if nbytes is None else size(nbytes)),
+                ("in", self._source.url),
+            ]
+        )
+        return card(self._title, said, kind=type(self).__name__)
+
+    @property
+    def _title(self) -> str:
+        return str(getattr(self._source.reader, "title", self.site))
 
 
 def _restored(

@@ -15,6 +15,7 @@ from lazycache.cache.selecting.examples import ragged_arange
 from lazycache.cache.selecting.selection import Grid
 from lazycache.codec.dtypes import of_torch
 from lazycache.errors import MemoryBudgetError, SelectionError
+from lazycache.late_bars import late_bar
 
 if TYPE_CHECKING:
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
@@ -50,14 +51,16 @@ def padded(x: LazyTensor, value: float, side: Side) -> torch.Tensor:
     out = empty((examples * longest, *x.row_shape), x.dtype).fill_(value)
     target, done = words_of(out), 0
     row_bytes = max(1, x.nbytes // max(1, lead.count))
-    for grid in lead.blocks(rows=max(1, PADDED_BLOCK_BYTES // row_bytes)):
-        lengths = grid.lengths()
-        begins = (done + np.arange(len(lengths))) * longest
-        if side == "left":
-            begins += longest - lengths
-        values = here.values_of(grid.flat()).contiguous()
-        target[ragged_arange(begins, lengths)] = words_of(values)
-        done += len(lengths)
+    with late_bar(f"reading {x.site}", total=row_bytes * lead.count) as bar:
+        for grid in lead.blocks(rows=max(1, PADDED_BLOCK_BYTES // row_bytes)):
+            lengths = grid.lengths()
+            begins = (done + np.arange(len(lengths))) * longest
+            if side == "left":
+                begins += longest - lengths
+            values = here.values_of(grid.flat()).contiguous()
+            target[ragged_arange(begins, lengths)] = words_of(values)
+            done += len(lengths)
+            bar.advance(values.nbytes)
     return out.view(x.shape).to(x.device)
 
 

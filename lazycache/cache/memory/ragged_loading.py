@@ -15,6 +15,7 @@ from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.selecting.ragged_selection import RaggedSelection, batches
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import MemoryBudgetError
+from lazycache.late_bars import late_bar
 
 BATCH_BYTES = 64 << 20
 """Values of several examples that are read at once."""
@@ -58,9 +59,11 @@ def each(
     selected = selection.keys.counts(sizes) * selection.heads.size
     values = np.maximum(selected, sizes * source.spec.shape[0])
     nbytes = selection.lengths * values * itemsize
-    for part in batches(nbytes, most=BATCH_BYTES):
-        for values in _batch(source, selection, range(part.start, part.stop), sizes):
-            yield reduce(torch.Tensor.to, conversions, values)
+    with late_bar(f"reading {source.spec.name}", total=int(nbytes.sum())) as bar:
+        for part in batches(nbytes, most=BATCH_BYTES):
+            for values in _batch(source, selection, range(part.start, part.stop), sizes):
+                yield reduce(torch.Tensor.to, conversions, values)
+            bar.advance(int(nbytes[part].sum()))
 
 
 def _batch(

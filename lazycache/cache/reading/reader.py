@@ -31,6 +31,7 @@ from lazycache.cache.selecting import units as unit_selection
 from lazycache.cache.selecting.plan import Rows, SitePlan, as_array
 from lazycache.cache.selecting.units import Units
 from lazycache.errors import SelectionError, SiteNotFoundError, StorageError, nearest
+from lazycache.late_bars import fed_late_bar, hush
 from lazycache.storage.known_files import KnownFiles, StoredFiles
 from lazycache.storage.ranges import MAX_GAP
 from lazycache.storage.store import Store
@@ -150,9 +151,11 @@ class Reader:
             part = source.take(plan, rows[slice(*block)], units=chosen)
             target[slice(*block)] = words_of(part)
 
-        pieces = planning.blocks(len(rows), size=size)
-        for _ in ordered(fill, pieces, workers=threads(out.nbytes)):
-            pass
+        pieces, workers = list(planning.blocks(len(rows), size=size)), threads(out.nbytes)
+        bar = fed_late_bar()
+        for (start, stop), _ in zip(pieces, ordered(fill, pieces, workers=workers), strict=True):
+            if workers > 1 or self._is_local(plan):  # else whoever has fetched it has said so
+                bar.advance((stop - start) * chosen.count * plan.dtype.itemsize)
         return out
 
     def slice(
@@ -315,6 +318,8 @@ class Reader:
     def _open_plan(self, site: str) -> SitePlan:
         if self._closed:
             raise StorageError(f"{self._store.url} was closed: open it again to read.")
+        if not self.io.progress:
+            hush()
         return self.plan(site)
 
     def _ragged(self, plan: SitePlan) -> RaggedShards:

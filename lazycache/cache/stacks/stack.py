@@ -18,6 +18,7 @@ from lazycache.cache.stacks.stack_reductions import StackReductions
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.errors import SelectionError
+from lazycache.faces.html import Html, card
 
 
 class LazyStack(Feeding, StackReductions, StackOperators):
@@ -124,9 +125,17 @@ class LazyStack(Feeding, StackReductions, StackOperators):
         return iter(self._members)
 
     def __repr__(self) -> str:
+        return f"LazyStack({len(self)} layers, {self._span}: each {self._members[0]!r})"
+
+    def _repr_html_(self) -> str:
+        """Say the same in a notebook. All text is escaped. Reads nothing."""
+        each = self._members[0]._repr_html_()
+        return card(f"{len(self)} layers, {self._span}", Html(f"each {each}"), kind="LazyStack")
+
+    @property
+    def _span(self) -> str:
         first, last = self._names[0], self._names[-1]
-        named = first if len(self) == 1 else f"{first} to {last}"
-        return f"LazyStack({len(self)} layers, {named}: each {self._members[0]!r})"
+        return first if len(self) == 1 else f"{first} to {last}"
 
     def to(self, *args: Any, **options: Any) -> LazyStack:
         """Return it with another dtype, device, or both; as `LazyTensor.to`."""
@@ -172,6 +181,8 @@ class LazyStack(Feeding, StackReductions, StackOperators):
         """Yield the rows of all layers in tensors of at most `bytes` bytes: [layers, rows, *row].
 
         At least a row of each layer at a time.
+
+        Cost: one such tensor at a time; as `load` for each.
 
         Raises:
             SelectionError: of attention patterns, whose rows differ in width.

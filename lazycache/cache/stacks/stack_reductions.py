@@ -88,7 +88,7 @@ class StackReductions:
         ddof: float | None = None,
         **numpy: Unpack[NumpyNames],
     ) -> Reduced:
-        """Return the square root of `var`: float64."""
+        """Return the square root of `var`: float64. Else as `mean`."""
         by = correction if ddof is None else ddof
         variance = together.variance(by)
         return self._over(
@@ -134,7 +134,10 @@ class StackReductions:
         return self._each("argmin", chosen_dim("argmin", dim, numpy), keepdim)
 
     def median(self, dim: Dim = "rows", keepdim: bool = False) -> Reduced:
-        """Return the median of each layer over `dim`; over layers it is refused."""
+        """Return the median of each layer over `dim`; over layers it is refused.
+
+        Else as `LazyTensor.median`.
+        """
         return self._each("median", dim, keepdim)
 
     def quantile(self, q: Any, dim: Dim = "rows", keepdim: bool = False, **options: Any) -> Reduced:

@@ -13,9 +13,10 @@ import torch
 from lazycache.cache.aggregates.group_sums import HELD, group_accumulator
 from lazycache.cache.selecting.plan import Rows
 from lazycache.cache.tables import row_columns
-from lazycache.cache.tables.groups import ByKey, GroupResult, encoded, numbered
+from lazycache.cache.tables.groups import LINES, ByKey, GroupResult, encoded, numbered
 from lazycache.cache.tables.row_origins import Origin
 from lazycache.errors import MemoryBudgetError, SelectionError
+from lazycache.faces.html import card, facts, table
 from lazycache.one_thread import one_thread
 
 if TYPE_CHECKING:
@@ -103,6 +104,13 @@ class Groups(ByKey[X]):
 
     def __repr__(self) -> str:
         return f"Groups({len(self):,} of {len(self._rows):,} rows of {self._x!r})"
+
+    def _repr_html_(self) -> str:
+        """Show the groups and their rows in a notebook. All text is escaped."""
+        counts = zip(map(str, self.keys[:LINES]), self._counts.tolist(), strict=False)
+        shown = table(("group", "rows"), counts, left=("group",), more=len(self) - LINES)
+        title = f"{len(self):,} of {len(self._rows):,} rows"
+        return card(title, facts([("of", repr(self._x))]), shown, kind="Groups")
 
     @cached_property
     def _counts(self) -> torch.Tensor:

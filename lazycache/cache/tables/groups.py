@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lazycache.errors import QueryError, nearest
+from lazycache.faces.html import card, dtype_name, facts, table, vector
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,9 +115,28 @@ class GroupResult(ByKey[torch.Tensor]):
     def __repr__(self) -> str:
         shown = ", ".join(repr(key) for key in self.keys[:SHOWN])
         more = f", ... {len(self):,} groups" if len(self) > SHOWN else ""
-        dtype = str(self.values.dtype).removeprefix("torch.")
+        dtype = dtype_name(self.values.dtype)
         return f"GroupResult({shown}{more}: shape={list(self.values.shape)}, dtype={dtype})"
+
+    def _repr_html_(self) -> str:
+        """Show each group in a notebook: its number, or the first ones of a row and its norm."""
+        flat = self.values[:LINES].reshape(min(len(self), LINES), -1)
+        said = facts([("shape", list(self.values.shape)), ("dtype", dtype_name(self.values.dtype))])
+        if flat.shape[1] == 1:
+            rows = [[str(k), v] for k, v in zip(self.keys, flat[:, 0].tolist(), strict=False)]
+            shown = table(("group", "value"), rows, left=("group",), more=len(self) - LINES)
+        else:
+            rows = [
+                [str(key), vector(row.tolist()), float(row.double().norm())]
+                for key, row in zip(self.keys, flat, strict=False)
+            ]
+            names = ("group", "row", "norm")
+            shown = table(names, rows, left=names[:2], more=len(self) - LINES)
+        return card(f"{len(self)} groups", said, shown, kind="GroupResult")
 
 
 SHOWN = 8
 """Keys in a repr."""
+
+LINES = 40
+"""Groups that are shown in a notebook."""

@@ -108,7 +108,7 @@ class AnyRowQueries:
         storage order, in that order. So `x.rows.load()` and `x.rows.column("label")` fit together.
 
         Args:
-            names: Columns of the table or of `examples`, or expressions of SQL over them.
+            *names: Columns of the table or of `examples`, or expressions of SQL over them.
 
         Cost: asks the index; in memory are these columns.
 
@@ -128,7 +128,7 @@ class AnyRowQueries:
     def column(self, name: str) -> np.ndarray:
         """Return one of `columns` as an array: one entry for each selected row, in order of `x`.
 
-        NULL is nan in a column of numbers, else None.
+        NULL is nan in a column of numbers, else None. Cost and errors as `columns`.
 
         Example:
             >>> from lazycache.samples import small_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,15 @@ from lazycache.cache.tables.row_queries import RowQueries
 from lazycache.cache.tensor.reductions import Reductions
 from lazycache.codec.dtypes import by_name
 from lazycache.errors import SelectionError
+from lazycache.late_bars import fed_late_bar, late_bar
+from lazycache.progress import SILENT, Bar
 from lazycache.types import EXAMPLES
 
 CONVERTED_ROWS = 4096
 """Rows that are held in both dtypes at a time while values are converted."""
+
+FEW_ROWS = 256
+"""Rows below which nobody asks how long a read takes: it costs nothing more."""
 
 
 class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchNames, LazyBase):
@@ -240,11 +246,11 @@ class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchName
             return (self[i] for i in range(length))
         return (self._view(lead=entry) for entry in self.lead.entries())
 
-    def __repr__(self) -> str:
+    def _extent(self) -> tuple[list[str], int | None]:
         shape = list(map(str, self.shape))
         if self.is_ragged:
             shape[1] = f"≤{shape[1]}"
-        return self._shown(shape, f"{self.nbytes:,} bytes")
+        return shape, self.nbytes
 
     def _read_as(self, dtype: torch.dtype | None, device: torch.device | None) -> LazyTensor:
         mine = self._dtype
@@ -280,8 +286,12 @@ class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchName
 
         For this package, as `scan`.
         """
-        stored = by_name(self._source.spec.dtype).torch
-        if self.dtype == stored:
+        with self._bar(rows, fed=True):
+            values = self._read(rows)
+        return values if self._device is None else values.to(self._device)
+
+    def _read(self, rows: Rows) -> torch.Tensor:
+        if self.dtype == by_name(self._source.spec.dtype).torch:
             values = self._source.reader.read(self.site, rows, units=self._chosen())
         else:
             values = empty((len(rows), *self.row_shape), self.dtype)
@@ -291,7 +301,15 @@ class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchName
             ):
                 values[done : done + len(block)].copy_(block)
                 done += len(block)
-        return values if self._device is None else values.to(self._device)
+                fed_late_bar().advance(block.nbytes)
+        return values
+
+    def _bar(self, rows: Rows, *, fed: bool) -> AbstractContextManager[Bar]:
+        """Give the bar of a read that may take long; of the bytes that are handed out."""
+        if len(rows) < FEW_ROWS:
+            return nullcontext(SILENT)
+        nbytes = len(rows) * math.prod(self.row_shape) * self.dtype.itemsize
+        return late_bar(f"reading {self.site}", total=nbytes, fed=fed)
 
     def cost_of(self, rows: Rows, *, block_rows: int | None = None) -> Tally:
         """Return what `values_of` would read, or with `block_rows` what `scan` would.
@@ -304,10 +322,12 @@ class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchName
         return reader.cost(self.site, rows, units=chosen, block_rows=block_rows)
 
     def scan(self, rows: Rows, *, block_rows: int) -> Iterator[torch.Tensor]:
-        """Yield rows in blocks that must be read and dropped: they may be the file itself."""
+        """Yield rows in blocks to be read and dropped: they may be the file. For this package."""
         reader = self._source.reader
-        for block in reader.scan(self.site, rows, units=self._chosen(), block_rows=block_rows):
-            yield block.to(device=self.device, dtype=self.dtype)
+        with self._bar(rows, fed=False) as bar:
+            for block in reader.scan(self.site, rows, units=self._chosen(), block_rows=block_rows):
+                yield block.to(device=self.device, dtype=self.dtype)
+                bar.advance(block.nbytes)
 
     def _chosen(self) -> Units:
         return of_map(self._source.spec.shape, self._units)

@@ -158,14 +158,14 @@ class RaggedTensor(Feeding, RaggedReductions, Operators, RaggedRowQueries, Torch
         """Yield the entries of the first dimension, lazy themselves."""
         return (self[i] for i in range(len(self)))
 
-    def __repr__(self) -> str:
+    def _extent(self) -> tuple[list[str], int | None]:
         chosen = self.selection
         # how many keys there are would have to be read
         sizes = (len(chosen.numbers), chosen.heads.size, int(chosen.lengths.max(initial=0)), "keys")
         shown = [str(n) for n, gone in zip(sizes, chosen.removed, strict=True) if not gone]
         if not chosen.removed[2] and (chosen.lengths != chosen.lengths[:1]).any():
             shown[-1 if chosen.removed[3] else -2] = f"≤{sizes[2]}"
-        return self._shown(shown)
+        return shown, None
 
     def _read_as(self, dtype: torch.dtype | None, device: torch.device | None) -> RaggedTensor:
         through = self._through

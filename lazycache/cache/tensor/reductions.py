@@ -139,7 +139,7 @@ class Reductions(Rankings):
         ddof: float | None = None,
         **numpy: Unpack[NumpyNames],
     ) -> torch.Tensor | LazyTensor:
-        """Return the square root of `var`: float64.
+        """Return the square root of `var`: float64. Else as `mean`.
 
         Example:
             >>> from lazycache.samples import small_cache

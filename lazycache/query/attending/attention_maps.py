@@ -17,7 +17,8 @@ from lazycache.cache.selecting.ragged_selection import ExampleGroups
 from lazycache.cache.tables.row_origins import asked
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.errors import QueryError
-from lazycache.query.attending.heat_maps import heat_map
+from lazycache.faces.heat_maps import heat_map
+from lazycache.faces.html import card, facts
 from lazycache.query.attending.pattern_sites import Layer, keys_table, pattern_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ SHOWN_HEADS, SHOWN_QUERIES = 6, 20
 
 DRAWN_HEADS = 64
 """Heads that are drawn in a notebook."""
+
+SIDE, ONE_SIDE = 150, 480
+"""Pixels of a map without labels: of several heads, and of one."""
 
 TOKEN = "token"  # noqa: S105  # no password
 
@@ -108,20 +112,28 @@ class AttentionMap:
         return "\n".join([f"{said}{queries} queries, {keys} keys)", *self._lines()])
 
     def _repr_html_(self) -> str:
-        """Draw a map for each head, without scripts; all text is escaped."""
-        first = self.head or 0
+        """Draw a map for each head, without scripts; all text is escaped.
+
+        One head has its tokens beside it, and numbers on hover; of several the maps are small.
+        """
+        first, one = self.head or 0, len(self._all) == 1
         drawn = [
             heat_map(
                 values,
                 queries=self._labels(self.queries, self.positions.tolist()),
                 keys=self._labels(self.tokens, list(range(len(self.tokens)))),
-                title=f"{self.site} head {first + i}, example {self.example}",
+                title=f"head {first + i}",
+                labels=one,
+                hover=one,
+                side=ONE_SIDE if one else SIDE,
             )
             for i, values in enumerate(self._all[:DRAWN_HEADS])
         ]
         left = len(self._all) - len(drawn)
-        more = f"<p>... and {left:,} more heads</p>" if left > 0 else ""
-        return f"<div>{' '.join(drawn)}{more}</div>"
+        more = facts([("... and more heads", left)]) if left > 0 else ""
+        title = f"{self.site}, example {self.example}"
+        said = facts([("queries", len(self.queries)), ("keys", len(self.tokens))])
+        return card(title, said, " ".join(drawn), more, kind="AttentionMap")
 
     @property
     def _all(self) -> np.ndarray:

@@ -7,7 +7,6 @@ Transformer Circuits").
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -21,12 +20,11 @@ from lazycache.catalog.natural import natural_key
 from lazycache.catalog.run_info import info_of, subset_of
 from lazycache.errors import QueryError, SiteNotFoundError, nearest
 from lazycache.query.attending.attention_maps import check_id
+from lazycache.query.attending.attributed import SHOWN, Attribution, exact_sum
 from lazycache.query.attending.stream_parts import alike, parts_of, stream_of
 from lazycache.types import EXAMPLES
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lazycache.cache.dataset.stored_sites import StoredSites
     from lazycache.cache.tensor.lazy_tensor import LazyTensor
     from lazycache.query.asked import Cache
@@ -36,74 +34,6 @@ Direction: TypeAlias = "torch.Tensor | LazyTensor | np.ndarray | Sequence[float]
 
 Scale: TypeAlias = 'float | Literal["rms", "layer"] | None'
 """What the last norm divides the stream by: a number, or how to work it out."""
-
-REMAINDER = "remainder"
-"""Name of what no stored part explains."""
-
-SHOWN = 20
-"""Parts that a text shows."""
-
-
-class Attribution:
-    """What each part of a model adds to a direction; the parts, remainder included, sum to `total`.
-
-    It holds what it says: it reads nothing, and stays when the cache is closed.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        values: Sequence[float],
-        *,
-        total: float,
-        site: str,
-        example: int,
-        position: int | None,
-    ) -> None:
-        self.names = (*names, REMAINDER)
-        """The parts in the order in which they were added, `remainder` last."""
-        left = _sum([total, *(-value for value in values)])
-        self.values = torch.tensor([*values, left], dtype=torch.float64)
-        """float64[parts]: the product of each with the direction."""
-        self.total = total
-        """The product of the stream with the direction."""
-        self.site = site
-        """The stream."""
-        self.example = example
-        """Id of the example."""
-        self.position = position
-        """Position of the row; None of a stream that was pooled."""
-
-    @property
-    def remainder(self) -> float:
-        """What the stored parts leave: what was not stored, biases and rounding."""
-        return float(self.values[-1])
-
-    def arrow(self) -> pa.Table:
-        """Return a table: component, value, in the order of `names`."""
-        import pyarrow as pa  # loaded when it is used: questions do without
-
-        return pa.table({"component": list(self.names), "value": pa.array(self.values.tolist())})
-
-    def df(self) -> Any:
-        """Return `arrow()` as a pandas DataFrame (needs pandas)."""
-        return self.arrow().to_pandas()
-
-    def __repr__(self) -> str:
-        where = "" if self.position is None else f", position {self.position}"
-        head = f"Attribution({self.site}, example {self.example}{where}: {self.total:.6g})"
-        return "\n".join([head, *self._lines()])
-
-    def _lines(self) -> Iterator[str]:
-        """Say the largest parts, whatever their sign; of equal ones the earlier first."""
-        pairs = list(zip(self.names, self.values.tolist(), strict=True))
-        # NaN is no size: it comes last
-        pairs.sort(key=lambda one: -math.inf if math.isnan(one[1]) else abs(one[1]), reverse=True)
-        width = max(len(name) for name, _ in pairs[:SHOWN])
-        for name, value in pairs[:SHOWN]:
-            yield f"  {name.ljust(width)}  {value: .6g}"
-        if len(pairs) > SHOWN:
-            yield f"  ... and {len(pairs) - SHOWN:,} smaller"
 
 
 def attribute(
@@ -270,18 +200,10 @@ def _products(
             rest = heads is not None and _kind(name) == "attn_out"
             yield (f"{name} (rest)" if rest else name), float(products) - (heads or 0.0)
             continue
-        of_heads[name] = _sum(products.tolist())
+        of_heads[name] = exact_sum(products.tolist())
         numbers = _head_numbers(sites, name, run) or range(len(products))
         for head, value in zip(numbers, products.tolist(), strict=True):
             yield f"{name.rpartition('_')[0]}_L{name.rpartition('_')[2]}H{head}", value
-
-
-def _sum(values: Sequence[float]) -> float:
-    """Return the sum without rounding on the way; of infinities as floats have it."""
-    try:
-        return math.fsum(values)
-    except (ValueError, OverflowError):  # infinities of both signs, sums beyond float64
-        return float(sum(values))
 
 
 def _head_numbers(sites: StoredSites, name: str, run: str) -> tuple[int, ...] | None:

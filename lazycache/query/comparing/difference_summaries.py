@@ -17,6 +17,7 @@ from lazycache.cache.selecting.plan import Rows, as_array
 from lazycache.cache.tables.groups import encoded, numbered
 from lazycache.cache.tables.row_columns import table_of
 from lazycache.cache.tables.row_origins import asked
+from lazycache.faces.html import card, facts, table
 from lazycache.one_thread import one_thread
 
 if TYPE_CHECKING:
@@ -61,6 +62,23 @@ class DifferenceSummary:
         if self.groups is not None:
             lines.append(f"  {self.groups.num_rows:,} groups by {self.groups.column_names[0]}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show the numbers in a notebook, and those of each group. All text is escaped."""
+        said = facts([(name.replace("_", " "), getattr(self, name)) for name in NAMES])
+        shown = ""
+        if self.groups is not None:
+            columns = self.groups.slice(0, LINES).to_pydict().values()
+            rows = [[str(row[0]), *row[1:]] for row in zip(*columns, strict=True)]
+            names = self.groups.column_names
+            shown = table(names, rows, left=names[:1], more=self.groups.num_rows - LINES)
+        return card("", said, shown, kind="DifferenceSummary")
+
+
+NAMES = ("rows", "nonfinite", "mean_norm", "relative_norm", "mean_cosine")
+
+LINES = 40
+"""Groups that are shown in a notebook."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

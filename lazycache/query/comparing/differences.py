@@ -14,6 +14,7 @@ from lazycache.cache.computing.expressions import map_rows
 from lazycache.cache.computing.row_spaces import same_rows
 from lazycache.cache.selecting.selection import Grid
 from lazycache.errors import QueryError, SelectionError
+from lazycache.faces.html import card
 from lazycache.query.asked import Cache, Params, Site, tensor_of
 from lazycache.query.comparing.difference_summaries import (
     DifferenceSummary,
@@ -42,7 +43,7 @@ def diff(
     where: str | None = None,
     params: Params = None,
 ) -> Difference:
-    """Return the change of a site from one cache to another. As the method of a cache."""
+    """Return the change of a site from one cache to another; see `ActivationCache.diff`."""
     if other_site is None and not isinstance(site, str):
         raise QueryError(
             "diff of a tensor needs the tensor that it is compared with: other_site=tensor. Of "
@@ -151,7 +152,16 @@ class Difference:
     def top_k(self, k: int = 20, *, largest: bool = True, context: int = 10) -> Hits:
         """Return the rows that change most (or least), by their norm; rows with NaN are none.
 
+        Arguments and errors as `ActivationCache.top_k`.
+
         Cost: reads both sides once, in blocks.
+
+        Example:
+            >>> from lazycache.samples import small_cache
+            >>> cache = small_cache()
+            >>> change = cache.diff(cache, "resid_out_0", other_site=cache["resid_out_0"] * 2)
+            >>> change.top_k(1)[0].value  # that of [10, 11], which becomes [20, 22]
+            14.866068747318506
         """
         from lazycache.query.finding.top import top_k
 
@@ -171,3 +181,9 @@ class Difference:
 
     def __repr__(self) -> str:
         return f"Difference({self.delta!r})"
+
+    def _repr_html_(self) -> str:
+        """Say what is compared in a notebook; its summary too where that was worked out."""
+        known = self.__dict__.get("summary")
+        summary = "" if known is None else known._repr_html_()
+        return card("after - before", self.delta._repr_html_(), summary, kind="Difference")

@@ -10,6 +10,7 @@ import torch
 from lazycache.cache.selecting.plan import blocks
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.errors import MemoryBudgetError, QueryError
+from lazycache.late_bars import late_bar
 from lazycache.query.asked import Cache, Params, Site, tensor_of
 from lazycache.query.comparing.paired_rows import paired_rows
 from lazycache.query.comparing.streaming_moments import CrossMoments
@@ -72,12 +73,14 @@ def moments_of(a: LazyTensor, b: LazyTensor) -> CrossMoments:
     rows = paired_rows(a, b)
     total = CrossMoments.of(torch.zeros(0, units[0]), torch.zeros(0, units[1]))
     size = max(*units, BLOCK_BYTES // (8 * max(1, sum(units))))
-    for start, stop in blocks(len(rows[0]), size=size):
-        values = (
-            x.values_of(numbers[start:stop]).reshape(stop - start, count)
-            for x, numbers, count in zip((a, b), rows, units, strict=True)
-        )
-        total = total.merged(CrossMoments.of(*values))
+    with late_bar(f"comparing {a.site}, {b.site}", total=len(rows[0]), unit="rows") as bar:
+        for start, stop in blocks(len(rows[0]), size=size):
+            values = (
+                x.values_of(numbers[start:stop]).reshape(stop - start, count)
+                for x, numbers, count in zip((a, b), rows, units, strict=True)
+            )
+            total = total.merged(CrossMoments.of(*values))
+            bar.advance(stop - start)
     return total
 
 

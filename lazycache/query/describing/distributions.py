@@ -34,7 +34,7 @@ def histogram(
     where: str | None = None,
     params: Params = None,
 ) -> Histogram:
-    """Count values between edges: of all units together, or of one. As the method of a cache."""
+    """Count values between edges, of all units or of one; see `ActivationCache.histogram`."""
     x = tensor_of(cache, site, where=where, params=params)
     return (x if unit is None else unit_of(x, unit)).histogram(bins, range)
 
@@ -49,7 +49,7 @@ def quantiles(
     where: str | None = None,
     params: Params = None,
 ) -> torch.Tensor:
-    """Return quantiles of each unit over all rows, or of one. As the method of a cache."""
+    """Return quantiles of each unit over all rows; see `ActivationCache.quantiles`."""
     x = tensor_of(cache, site, where=where, params=params)
     asked = x if unit is None else unit_of(x, unit)
     found = asked.quantile(q, interpolation=interpolation)
@@ -65,7 +65,7 @@ def firing_rates(
     where: str | None = None,
     params: Params = None,
 ) -> torch.Tensor:
-    """Return the share of rows in which each unit is above a threshold. As the method of a cache.
+    """Return how often each unit is above a threshold; see `ActivationCache.firing_rates`.
 
     Values are compared with the threshold as it is, not rounded to their dtype.
     """

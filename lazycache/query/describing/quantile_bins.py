@@ -19,6 +19,7 @@ from lazycache.cache.selecting.selection import Dense, Lead
 from lazycache.cache.tables.row_origins import picked
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.errors import QueryError
+from lazycache.faces import html
 from lazycache.query.asked import Cache, Params, Site, tensor_of, unit_of
 from lazycache.query.hits import Hits, hits_of
 
@@ -32,6 +33,9 @@ SCAN_ROWS = 1 << 16
 """Rows that are looked at at once."""
 
 MOST_BINS = 10_000
+
+SHOWN = 20
+"""Bins that a notebook shows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +57,23 @@ class QuantileBin:
     def __iter__(self) -> Iterator[float | Hits]:
         return iter((self.low, self.high, self.hits))
 
+    def _repr_html_(self) -> str:
+        """Show its edges and rows in a notebook. All text is escaped."""
+        title = f"{html.number(self.low)} to {html.number(self.high)}: {self.count:,} rows"
+        return html.card(title, self.hits._repr_html_(), kind="QuantileBin")
+
+
+class QuantileBins(list[QuantileBin]):
+    """A list of bins, which a notebook shows with their edges, counts and rows."""
+
+    def _repr_html_(self) -> str:
+        """Show how many rows each bin has, then rows of each. All text is escaped."""
+        rows = [(one.low, one.high, one.count) for one in self]
+        shown = [one._repr_html_() for one in self[:SHOWN]]
+        more = [html.facts([("... and more bins", len(self) - SHOWN)])] if len(self) > SHOWN else []
+        counts = html.table(("from", "to", "rows"), rows[:SHOWN])
+        return html.card(f"{len(self)} bins", counts, *shown, *more, kind="QuantileBins")
+
 
 def quantile_samples(
     cache: Cache,
@@ -67,13 +88,13 @@ def quantile_samples(
     params: Params = None,
     context: int = 10,
 ) -> list[QuantileBin]:
-    """Return bins of the values of a unit, with rows of each. As the method of a cache."""
+    """Return bins of a unit, with rows of each; see `ActivationCache.quantile_samples`."""
     _check(bins, n, by, seed)
     x = unit_of(tensor_of(cache, site, where=where, params=params), unit)
     numbered = _in_order(x)
     edges = _edges(numbered, bins, by)
     if edges is None:
-        return []
+        return QuantileBins()
     drawn = _Drawn(edges, n, seed)
     for first, rows, block in _blocks(numbered):
         drawn.add(first, rows, block)
@@ -247,13 +268,13 @@ def scattered(places: np.ndarray, seed: int) -> np.ndarray:
     return mixed
 
 
-def _bins(x: LazyTensor, edges: np.ndarray, drawn: _Drawn, context: int) -> list[QuantileBin]:
+def _bins(x: LazyTensor, edges: np.ndarray, drawn: _Drawn, context: int) -> QuantileBins:
     member, rows, values = drawn.rows(x.dtype)
     hits = hits_of(x, values, rows, context=context)
     ends = np.searchsorted(member, np.arange(len(edges)))
-    return [
+    return QuantileBins(
         QuantileBin(float(low), float(high), hits[int(start) : int(stop)], int(count))
         for low, high, start, stop, count in zip(
             edges[:-1], edges[1:], ends[:-1], ends[1:], drawn.counts, strict=True
         )
-    ]
+    )

@@ -13,6 +13,7 @@ from lazycache.cache.reading.costs import Tally
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.errors import QueryError
+from lazycache.faces.html import card, facts
 from lazycache.query.asked import Cache, Params
 from lazycache.query.sql.foresight import Kind
 
@@ -46,7 +47,7 @@ class Cost:
 
     @classmethod
     def of(cls, tally: Tally) -> Cost:
-        """Return what was counted."""
+        """Return what was counted. For this package."""
         sums = tally.total()
         kind = Kind.EXACT if tally.exact else Kind.AT_MOST
         return cls(sums.rows, sums.nbytes, sums.requests, sums.statistics, kind)
@@ -61,11 +62,11 @@ class Cost:
         )
 
     def certain(self, kind: str) -> Cost:
-        """Return it no more certain than `kind`."""
+        """Return it no more certain than `kind`. For this package."""
         return replace(self, kind=self.kind | kind)
 
     def some_rows(self) -> Cost:
-        """Return the bound for some of these rows: each of them may be a request of its own."""
+        """Return the bound for some of these rows, each perhaps a request. For this package."""
         return replace(self, requests=max(self.requests, self.rows), kind=self.kind | Kind.AT_MOST)
 
     def __str__(self) -> str:
@@ -81,6 +82,13 @@ class Cost:
 
     def __repr__(self) -> str:
         return f"Cost({self})"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        rows = ("rows", self.rows), ("bytes", human(self.bytes)), ("requests", self.requests)
+        counted = self.statistics_bytes
+        statistics = ("statistics", human(counted) if counted else None)
+        return card(str(self.kind), facts([*rows, statistics]), kind="Cost")
 
 
 def human(nbytes: int) -> str:

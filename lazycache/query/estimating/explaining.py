@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lazycache.faces.html import block, card
 from lazycache.query.asked import Cache, Params
 from lazycache.query.estimating.costs import Cost
 from lazycache.query.estimating.sql_costs import SiteRead, dry_run
@@ -43,6 +44,10 @@ class Explanation:
 
     def __repr__(self) -> str:
         return str(self)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook, line by line. All text is escaped."""
+        return card(self.query, block(str(self)), kind="Explanation")
 
 
 def _line(read: SiteRead) -> str:
