@@ -38,10 +38,10 @@ GOAL = "forward only <= 1.05; best peer >= 1"
 def run(bench: Bench) -> Iterator[Comparison]:
     """Capture beside the forward pass alone, formats and libraries; then taken apart."""
     examples, length = bench.size(64, 2), bench.size(128, 16)
-    batches = bench.size(3, 2)
+    batches = 2
     setting = make(batches=batches, examples=examples, length=length, device=device())
     yield beside_formats(bench, setting)
-    yield beside_libraries(bench, make(batches=2, examples=examples, length=length))
+    yield beside_libraries(bench, make(batches=1, examples=examples, length=length))
     yield parts(bench, batches=bench.size(8, 2), examples=examples, length=length)
 
 

@@ -46,7 +46,7 @@ def run(bench: Bench) -> Iterator[Comparison]:
     yield orders(bench, large)
     yield cold_epochs(bench, large)
     shutil.rmtree(large.path.parent)
-    small = stored(bench, "small", bench.size(1 << 16, 2048))
+    small = stored(bench, "small", bench.size(3 << 14, 2048))
     peers = {name: written(kind, needs, small) for name, (kind, needs) in PEERS.items()}
     yield beside_peers(bench, small, peers)
     yield cold_beside_peers(bench, small, peers)

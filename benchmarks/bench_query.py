@@ -1,6 +1,6 @@
 """Questions beside other ways to ask them: `python -m benchmarks.bench_query`.
 
-150,000 rows of bfloat16, 768 units (230 MB), the same values everywhere; each time another unit is
+125,000 rows of bfloat16, 768 units (192 MB), the same values everywhere; each time another unit is
 asked about. All files are in the page cache, unless an operation says cold. Answers of all ways are
 compared before they are timed. With `--long` the same is asked about the neurons of SmolLM2 over
 real text.
@@ -28,7 +28,7 @@ from benchmarks.query_ours import Ours
 from benchmarks.query_peers import PEERS, Memmap, Pandas
 from benchmarks.read_data import drop
 
-TOKENS = 100_000
+TOKENS = 50_000
 """Of real text: a layer of SmolLM2 has twice as many neurons as the synthetic one has units."""
 
 SCAN_GOAL = "limit >= 63"
@@ -55,7 +55,7 @@ def run(bench: Bench) -> Iterator[Comparison]:
     """Ask about single units, rows of a token, similar rows and groups; warm, cold and far away."""
     made = bench.folder / "made"
     made.mkdir()
-    data = synthetic(made, rows=bench.size(150_000, 20_480), width=bench.size(768, 64))
+    data = synthetic(made, rows=bench.size(125_000, 20_480), width=bench.size(768, 64))
     yield from about(data, made, bench, "")
     shutil.rmtree(made)
     if bench.long:

@@ -1,6 +1,6 @@
 """Reading beside `np.memmap` and the usual formats: `python -m benchmarks.bench_read`.
 
-200,000 rows of bfloat16, d=768 (307 MB), the same values in every format, in the page cache unless
+150,000 rows of bfloat16, d=768 (230 MB), the same values in every format, in the page cache unless
 an operation says cold. What takes microseconds is done several times in each round, and MB/s are of
 all of them.
 """
@@ -40,7 +40,7 @@ class Reading:
 
 def run(bench: Bench) -> Iterator[Comparison]:
     """Read rows in every format, warm and cold."""
-    rows = bench.size(200_000, 8_192)
+    rows = bench.size(150_000, 8_192)
     make(bench.folder / "raw", rows)
     raw = np.memmap(bench.folder / "raw", np.uint16, "r", shape=(rows, WIDTH))
     formats: list[Any] = [Ours(raw, bench.folder)]

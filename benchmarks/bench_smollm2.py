@@ -35,7 +35,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 RESIDUAL, NEURONS = "resid_out_*", "mlp_act_*"
 BATCH_SIZE, MAX_LENGTH = 16, 256
 
-_SHORT, _LONG = 5_000, 50_000
+_SHORT, _LONG = 3_000, 50_000
 _LEAST_IDS, _LEAST_DOC = 8, 200
 _SLOW_ROUNDS = 2
 """Rounds with the neurons, which has no goal: there are four times as many bytes."""
