@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.serve.limits import Limits
@@ -18,3 +19,5 @@ class Explorer:
     """Where it is, as it was given, without credentials."""
     limits: Limits
     """How much a question may take."""
+    sql_turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held by the one query of a person's own that runs: DuckDB gives each all the cores."""

@@ -13,3 +13,9 @@ class Limits:
     """How long SQL may run before it is ended."""
     rows: int = 500
     """Rows of an answer that are shown."""
+    columns: int = 60
+    """Columns of it that are shown."""
+    letters: int = 200
+    """Letters of a cell that are shown."""
+    nbytes: int = 64 << 20
+    """Bytes of an answer, as Arrow has them, that can be taken away as a file."""

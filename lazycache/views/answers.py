@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from lazycache.views.forms import BATCH, WRITERS, Answer, csv_to, json_to, rows_of
-from lazycache.views.output import STDOUT, check_file, check_terminal, form_of, whole_file
+from lazycache.views.output import STDOUT, check_terminal, form_of, whole_file
 from lazycache.views.render import console, counted, table
 
 
@@ -49,14 +49,6 @@ def print_answer(
         else:
             check_terminal(chosen)
             WRITERS[chosen](answer, sys.stdout.buffer)
-
-
-def check_output(form: str | None, output: str, *, overwrite: bool) -> None:
-    """Refuse what could not be written, before anything is asked. Raises as `print_answer`."""
-    check_terminal(form_of(form, output) if output == STDOUT else "")
-    if output != STDOUT:
-        form_of(form, output)
-        check_file(output, overwrite=overwrite)
 
 
 def _print_table(answer: Answer, most: int) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import torch
-
-from lazycache.capture.corpus.corpus import longest_input
-from lazycache.capture.values.convert import torch_dtype
-from lazycache.capture.values.reduce import Pool
-from lazycache.capture.values.select import check_positions
 from lazycache.errors import CaptureError
+
+if TYPE_CHECKING:
+    from lazycache.capture.values.reduce import Pool
 
 
 def at_least_one(option: str, value: int | None) -> None:
@@ -49,6 +46,8 @@ def pool_of(text: str | None) -> Pool | None:
         >>> pool_of("mean")
         'mean'
     """
+    from lazycache.capture.values.reduce import Pool
+
     found = next((known for known in get_args(Pool) if known == text), None)
     if text is not None and found is None:
         raise CaptureError(f"--pool {text}: give {', '.join(get_args(Pool))}.")
@@ -65,6 +64,8 @@ def positions_of(text: str) -> int | str:
         >>> positions_of("-2"), positions_of("last-3")
         (-2, 'last-3')
     """
+    from lazycache.capture.values.select import check_positions
+
     if re.fullmatch(r"-?[0-9]+", text):
         return int(text)
     try:
@@ -83,6 +84,8 @@ def check_dtype_option(option: str, name: str | None) -> None:
     Raises:
         CaptureError: names the option.
     """
+    from lazycache.capture.values.convert import torch_dtype
+
     try:
         torch_dtype(name)
     except CaptureError as exc:
@@ -98,6 +101,8 @@ def check_device(name: str) -> None:
     Raises:
         CaptureError: says why, and which devices there are.
     """
+    import torch
+
     try:
         if torch.zeros(1, device=name).item() == 0:
             return
@@ -115,6 +120,8 @@ def check_length(max_length: int | None, model: Any, tokenizer: Any) -> None:
     Raises:
         CaptureError: says the limit.
     """
+    from lazycache.capture.corpus.corpus import longest_input
+
     limit = longest_input(model, tokenizer)
     if max_length is not None and limit is not None and max_length > limit:
         raise CaptureError(
@@ -124,6 +131,8 @@ def check_length(max_length: int | None, model: Any, tokenizer: Any) -> None:
 
 def _devices() -> str:
     """Say which devices there are."""
+    import torch
+
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         found.append("mps")

@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from rich.markup import escape
@@ -142,10 +143,19 @@ def _tour(cache: ActivationCache, url: str) -> None:
     shown, quoted = shlex.quote(url), json.dumps(url, ensure_ascii=False)
     console.print(
         f'\nYours now:  lazycache info {shown}   ·   lazycache sql {shown} "SELECT …"\n'
-        f"In Python:  import lazycache as lc; cache = lc.open({quoted})",
+        f"In Python:  import lazycache as lc; cache = lc.open({quoted})\n"
+        f"In a browser:  {_serving(shown)}",
         soft_wrap=True,
         markup=False,
     )
+
+
+def _serving(url: str) -> str:
+    """Say how to look at a dataset in a browser, with what has to be installed for it."""
+    line = f"lazycache serve {url}"
+    if all(map(find_spec, ("starlette", "uvicorn", "jinja2"))):
+        return line
+    return f'{line}   (after: pip install "lazycache[view]")'
 
 
 def _show_sites(cache: ActivationCache) -> None:

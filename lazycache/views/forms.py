@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from lazycache.errors import QueryError
-from lazycache.plain_text import in_json, in_one_line
+from lazycache.plain_text import in_one_line
+from lazycache.views.documents import to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,12 +115,12 @@ def _harmless(row: tuple[Any, ...]) -> list[Any]:
 
 
 def json_to(answer: Answer, text: IO[str]) -> None:
-    """Write an object a line to a stream of text."""
+    """Write an object a line to a stream of text; NaN and infinities are null."""
     check_names(answer.columns)
     for batch in answer.batches(BATCH):
         for row in rows_of(batch):
             named = dict(zip(answer.columns, row, strict=True))
-            text.write(in_json(json.dumps(named, default=str, ensure_ascii=False)) + "\n")
+            text.write(to_json(named) + "\n")
 
 
 def check_names(columns: Sequence[str]) -> None:

@@ -7,15 +7,30 @@ from collections.abc import Iterable, Sequence
 
 from lazycache.capture.sites.names import parse_site
 from lazycache.capture.sites.site_info import Cost, SiteInfo, total
+from lazycache.views.documents import print_lines
 from lazycache.views.render import console, counted, table
 
 
-def print_sites(sites: Sequence[SiteInfo]) -> None:
-    """Print the sites of a model: names, modules, shapes, bytes, and the sums."""
+def print_sites(sites: Sequence[SiteInfo], *, json: bool = False) -> None:
+    """Print the sites of a model: names, modules, shapes, bytes, and the sums; JSON has no sums."""
+    if json:
+        print_lines(map(_document, sites))
+        return
     rows = [(s.name, str(s.point), row_text(s.shape), s.row_bytes, s.note) for s in sites]
     console.print(table(["site", "module", "row", "bytes per row", ""], rows))
     for line in sums(sites):
         console.print(line, markup=False)
+
+
+def _document(site: SiteInfo) -> dict[str, object]:
+    return {
+        "site": site.name,
+        "module": str(site.point),
+        "shape": None if site.shape is None else list(site.shape),
+        "dtype": site.dtype,
+        "row_bytes": site.row_bytes,
+        "note": site.note,
+    }
 
 
 def row_text(shape: tuple[int, ...] | None) -> str:

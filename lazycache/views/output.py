@@ -42,6 +42,21 @@ def form_of(form: str | None, output: str) -> str:
     return found
 
 
+def chosen_form(form: str | None, *, json: bool) -> str | None:
+    """Return the form that `--format` and `--json` ask for.
+
+    Raises:
+        QueryError: they ask for two.
+
+    Example:
+        >>> chosen_form(None, json=True), chosen_form("csv", json=False)
+        ('json', 'csv')
+    """
+    if json and form not in (None, "json"):
+        raise QueryError(f"--json and --format {form}: give one of them.")
+    return "json" if json else form
+
+
 def check_terminal(form: str) -> None:
     """Refuse to write bytes to a terminal.
 
@@ -67,6 +82,20 @@ def check_file(output: str, *, overwrite: bool) -> None:
         raise DatasetExistsError(f"{output} is there: --overwrite replaces it.")
     if not path.parent.is_dir():
         raise StorageError(f"--output {output}: there is no folder {str(path.parent)!r}.")
+
+
+def check_output(form: str | None, output: str, *, overwrite: bool) -> None:
+    """Refuse what could not be written, before anything is asked.
+
+    Raises:
+        QueryError: there is no such form, or it is no text for a terminal.
+        DatasetExistsError: there is such a file, and it shall not be replaced.
+        StorageError: its folder is not there, or it is a folder.
+    """
+    check_terminal(form_of(form, output) if output == STDOUT else "")
+    if output != STDOUT:
+        form_of(form, output)
+        check_file(output, overwrite=overwrite)
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
 from rich.table import Table
 
-from lazycache.mapping.activation_cache import ActivationCache
 from lazycache.plain_text import in_lines
 from lazycache.progress import bytes_text
+
+if TYPE_CHECKING:
+    from lazycache.mapping.activation_cache import ActivationCache
 
 SHOWN = 4
 """Elements of a vector that a table cell shows."""

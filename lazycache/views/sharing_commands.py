@@ -8,17 +8,12 @@ from typing import Annotated
 import typer
 
 import lazycache
-from lazycache.views.render import console
+from lazycache.views import completion
+from lazycache.views.commands import Command, Example
+from lazycache.views.documents import print_document
+from lazycache.views.options import Json, Progress, Sites, Where
 
 Source = Annotated[str, typer.Argument(help="Folder or URL of a dataset.")]
-Sites = Annotated[
-    list[str] | None,
-    typer.Option("--site", "-s", help="Site name or pattern; repeatable. Default: all."),
-]
-Where = Annotated[str | None, typer.Option(help="Condition in SQL on the rows.")]
-Progress = Annotated[
-    bool, typer.Option("--progress/--no-progress", help="Show a bar on a terminal.")
-]
 
 
 def copy(
@@ -30,31 +25,35 @@ def copy(
         bool, typer.Option("--resume/--no-resume", help="Go on with an earlier copy.")
     ] = True,
     progress: Progress = True,
+    json: Json = False,
 ) -> None:
-    """Copy a dataset, whole or in part, and check it meanwhile. Run again, it goes on.
+    """Copy a dataset, whole or in part.
 
-    Example: lazycache copy acts s3://bucket/acts -s 'resid_out_*' --where "label = 'x'"
+    Everything is checked meanwhile. Run again, it goes on where it stopped.
     """
     done = lazycache.copy(src, dst, sites=site, where=where, progress=progress, resume=resume)
-    console.print(str(done), markup=False, soft_wrap=True)
+    _print_report(done, json=json)
 
 
 def export(
     src: Source,
     out: Annotated[Path, typer.Argument(help="New folder to write the files to.")],
     form: Annotated[
-        str, typer.Option("--format", help="parquet, arrow, hf, npy or safetensors.")
+        str,
+        typer.Option(
+            "--format",
+            help="parquet, arrow, hf, npy or safetensors.",
+            autocompletion=completion.exports,
+        ),
     ] = "parquet",
     site: Sites = None,
     where: Where = None,
     progress: Progress = True,
+    json: Json = False,
 ) -> None:
-    """Write a dataset as files that other tools read.
-
-    Example: lazycache export acts acts-npy --format npy -s 'resid_out_*'
-    """
+    """Write a dataset as files that other tools read."""
     done = lazycache.export(src, out, form, sites=site, where=where, progress=progress)
-    console.print(str(done), markup=False, soft_wrap=True)
+    _print_report(done, json=json)
 
 
 def card(
@@ -62,14 +61,57 @@ def card(
     write: Annotated[
         bool, typer.Option("--write", help="Write it to the dataset, as its README.md.")
     ] = False,
+    json: Json = False,
 ) -> None:
-    """Describe a dataset in Markdown: sites, rows, runs, and how anything reads it.
+    """Describe a dataset in Markdown.
 
-    Example: lazycache card acts --write
+    Sites, rows, runs, and how anything reads it, also without lazycache.
     """
     from lazycache.care.card import card as describe
 
-    print(describe(url, write=write), end="")  # noqa: T201  # Markdown, as it is
+    text = describe(url, write=write)
+    if json:
+        print_document({"url": url, "card": text, "written": write})
+        return
+    print(text, end="")  # noqa: T201  # Markdown, as it is
 
 
-COMMANDS = (copy, export, card)
+def _print_report(done: object, *, json: bool) -> None:
+    from lazycache.views.render import console
+
+    if json:
+        print_document(done)
+        return
+    console.print(str(done), markup=False, soft_wrap=True)
+
+
+COMMANDS = (
+    Command(
+        copy,
+        "Share",
+        (
+            Example("To a bucket", "lazycache copy acts s3://bucket/acts"),
+            Example(
+                "Two sites of some rows",
+                "lazycache copy acts part -s 'resid_out_[4-5]' --where 'position > 0'",
+            ),
+        ),
+    ),
+    Command(
+        export,
+        "Share",
+        (
+            Example("As numpy arrays", "lazycache export acts npy --format npy -s 'resid_out_*'"),
+            Example("As a dataset of Hugging Face", "lazycache export acts hf --format hf"),
+        ),
+    ),
+    Command(
+        card,
+        "Share",
+        (
+            Example("Look at it", "lazycache card acts"),
+            Example("Put it into the dataset as README.md", "lazycache card acts --write"),
+        ),
+    ),
+)
+"""What the command line takes from here."""

@@ -8,30 +8,31 @@ import typer
 
 import lazycache
 from lazycache.views.arguments import at_least_one, check_device, check_dtype_option
-from lazycache.views.render import console, harmless
+from lazycache.views.commands import Command, Example
+from lazycache.views.documents import print_document
+from lazycache.views.options import Gguf, Json, Progress, Sites, Url
 
 
 def verify(
-    url: Annotated[str, typer.Argument(help="Folder or URL of a dataset.")],
-    site: Annotated[
-        list[str] | None, typer.Option("--site", "-s", help="Site name or pattern; repeatable.")
-    ] = None,
+    url: Url,
+    site: Sites = None,
     against_model: Annotated[
         str | None,
         typer.Option(help="Folder or name of the model: examples are run again and compared."),
     ] = None,
-    gguf_file: Annotated[str | None, typer.Option(help="GGUF file inside its folder.")] = None,
+    gguf_file: Gguf = None,
     model_dtype: Annotated[str | None, typer.Option(help="dtype to run the model in.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     k: Annotated[int, typer.Option("-k", help="Examples of each run that are run again.")] = 100,
-    progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Show a bar on a terminal.")
-    ] = True,
+    progress: Progress = True,
+    json: Json = False,
 ) -> None:
-    """Check all files against the log: checksums, rows, statistics. Exit code 1 if one is wrong.
+    """Check all files against the log: checksums, rows, statistics.
 
-    Example: lazycache verify acts -s 'resid_out_*'
+    Reads everything. Exit code 1 if something is wrong.
     """
+    from lazycache.views.render import console, harmless
+
     at_least_one("-k", k)
     check_dtype_option("--model-dtype", model_dtype)
     check_device(device)
@@ -41,12 +42,41 @@ def verify(
 
         model = load_model(against_model, gguf_file=gguf_file, dtype=model_dtype, device=device)
     report = lazycache.verify(url, sites=site, against_model=model, k=k, progress=progress)
-    # what it says may be of the dataset: names
-    lines = map(harmless, str(report).split("\n"))
-    console.print("\n".join(lines), markup=False, soft_wrap=True, highlight=False)
+    if json:
+        print_document({"ok": report.ok, **{name: getattr(report, name) for name in _KEYS}})
+    else:
+        # what it says may be of the dataset: names
+        lines = map(harmless, str(report).split("\n"))
+        console.print("\n".join(lines), markup=False, soft_wrap=True, highlight=False)
     if not report.ok:
         raise typer.Exit(1)
 
 
-COMMANDS = (verify,)
+_KEYS = (
+    "url",
+    "version",
+    "problems",
+    "more",
+    "counts",
+    "orphans",
+    "orphan_bytes",
+    "compared",
+    "notes",
+)
+
+COMMANDS = (
+    Command(
+        verify,
+        "Care",
+        (
+            Example("Read everything and compare it with the log", "lazycache verify acts"),
+            Example("Of some sites", "lazycache verify acts -s 'resid_out_*'"),
+            Example(
+                "Run 20 examples again, and compare bits",
+                "lazycache verify acts --against-model ./model -k 20",
+            ),
+            Example("For a script", "lazycache verify acts --json"),
+        ),
+    ),
+)
 """What the command line takes from here."""
