@@ -10,9 +10,9 @@ Capture the activations of a torch model to Parquet, read them lazily, ask them 
     cache.sql("SELECT token, unit(resid_out_5, 17) AS a FROM tokens ORDER BY a DESC LIMIT 5")
 
 Where to look: `opening`, `connecting` and `dataset` are the front door; `capture`, `writer`,
-`storage`, `catalog`, `cache`, `query`, `mapping` and `views` are its stages in the order of the
-data; `care` looks after datasets; `errors` has the tree of errors. A name is loaded when it is
-first used: who only reads never loads what captures.
+`storage`, `catalog`, `cache`, `query`, `feed`, `mapping`, `pictures`, `serve` and `views` are its
+stages in the order of the data; `care` looks after datasets; `errors` has the tree of errors. A
+name is loaded when it is first used: who only reads never loads what captures.
 """
 
 import sys
@@ -25,6 +25,9 @@ from lazycache.errors import LazycacheError
 from lazycache.lazy_names import LazyPackage
 
 if TYPE_CHECKING:
+    from lazycache import feed as feed
+    from lazycache import pictures as pictures
+    from lazycache import query as query
     from lazycache.activation_caching import ActivationCaching
     from lazycache.cache.tensor.lazy_tensor import LazyTensor as LazyTensor
     from lazycache.capture.sites.architectures import register_architecture
@@ -91,6 +94,9 @@ _HOMES = {
     "LazyTensor": "lazycache.cache.tensor.lazy_tensor",
     "SiteNotFoundError": "lazycache.errors",
 }
+
+_PARTS = ("feed", "pictures", "query")
+"""Packages that are there as `lc.pictures` without an import of their own."""
 
 
 def demo_model() -> tuple[Any, Any]:

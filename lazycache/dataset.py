@@ -56,7 +56,9 @@ else:
 def sites(model: nn.Module) -> list[SiteInfo]:
     """List what can be captured from a model by name: modules, shapes, bytes per token.
 
-    Raises nothing; runs nothing. A model of a family that is not known lists its modules.
+    A model of a family that is not known lists its modules.
+
+    Cost: runs nothing.
 
     Example:
         >>> import lazycache as lc

@@ -12,6 +12,8 @@ class LazyPackage(ModuleType):
 
     A name of the table is always what that module defines, never the file or folder of its name:
     `lazycache.capture` is the function, whoever has loaded the package `lazycache.capture` before.
+    Packages below it that `_PARTS` names are loaded in the same way, `lazycache.pictures.norms`.
+
     A package becomes one by `sys.modules[__name__].__class__ = LazyPackage`.
     """
 
@@ -23,6 +25,8 @@ class LazyPackage(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         home = self.__dict__["_HOMES"].get(name)
+        if home is None and name in self.__dict__.get("_PARTS", ()):
+            return import_module(f"{self.__name__}.{name}")
         if home is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = self.__dict__[name] = getattr(import_module(home), name)

@@ -33,6 +33,7 @@ def open(  # noqa: A001  # lc.open reads as what it does; the builtin is not use
     where: str | None = None,
     device: torch.device | str = "cpu",
     check: bool = False,
+    progress: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> ActivationCache:
     """Open a dataset to read it.
@@ -43,6 +44,8 @@ def open(  # noqa: A001  # lc.open reads as what it does; the builtin is not use
         where: Condition in SQL on the rows to show; as `ActivationCache.where`. None: all rows.
         device: Where values are loaded to.
         check: Compare the checksum of every chunk when it is first touched (about 2 GB/s, once).
+        progress: Whether reads that take longer than two seconds show a bar where a person can see
+            it; `cache.progress` changes it.
         storage_options: Handed to fsspec.
 
     Returns:
@@ -69,6 +72,7 @@ def open(  # noqa: A001  # lc.open reads as what it does; the builtin is not use
     """
     stored = _stored(url, snapshot, check=check, storage_options=storage_options)
     cache = ActivationCache(stored=stored if where is None else stored.where(where, closing=True))
+    cache.progress = progress
     if torch.device(device).type != "cpu":
         cache.to(device)
     return cache

@@ -1,18 +1,23 @@
 """What a person reads while long work runs: bars (the one owner of tqdm), sizes, durations.
 
-Bars are quiet when nobody looks (no terminal and no notebook).
+Bars are quiet when nobody looks (no terminal and no notebook), where `LAZYCACHE_PROGRESS=0` is set,
+and inside each other: the outermost is shown. `late_bars.py` has those of reads.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 COLUMNS, LINES = 80, 24
 """What a terminal of unknown size is taken for."""
+
+BYTES = "bytes"
+"""The unit that is shown as kB, MB, GB."""
 
 _KILO = 1000
 
@@ -36,7 +41,7 @@ class Bar(Protocol):
 class _TqdmBar:
     """A bar on the screen."""
 
-    def __init__(self, bar: _Tqdm) -> None:
+    def __init__(self, bar: Tqdm) -> None:
         self._bar = bar
 
     def advance(self, n: int) -> None:
@@ -49,16 +54,29 @@ class _TqdmBar:
         self._bar.expected = None if seconds is None else duration_text(seconds)
 
 
-class _Tqdm(Protocol):
+class Tqdm(Protocol):
     """The part of tqdm that is used, and what is added to it."""
 
     expected: str | None
+    """How long the rest takes, if it is known."""
+    start_t: float
+    """When the work began."""
 
-    def update(self, n: int) -> object: ...
+    def update(self, n: int) -> object:
+        """Count."""
+        ...
 
-    def set_postfix_str(self, s: str, refresh: bool) -> object: ...  # tqdm's own
+    def set_postfix_str(self, s: str, refresh: bool) -> object:  # tqdm's own
+        """Show behind the bar."""
+        ...
 
-    def close(self) -> object: ...
+    def refresh(self) -> object:
+        """Draw it."""
+        ...
+
+    def close(self) -> object:
+        """End it."""
+        ...
 
 
 class _Silent:
@@ -74,6 +92,20 @@ class _Silent:
         """Believe nothing."""
 
 
+SILENT: Bar = _Silent()
+"""The bar that nobody sees."""
+
+
+class _Here(threading.local):
+    """What this thread is at."""
+
+    busy = False
+    """Whether there is a bar, shown or not: what it is made of has none."""
+
+
+_HERE = _Here()
+
+
 @contextmanager
 def progress_bar(what: str, *, total: int | None, unit: str, show: bool) -> Iterator[Bar]:
     """Give a bar for the length of the block.
@@ -81,24 +113,37 @@ def progress_bar(what: str, *, total: int | None, unit: str, show: bool) -> Iter
     Args:
         what: What is being done, in two or three words.
         total: Units in all; None if nobody knows.
-        unit: What is counted: `examples`, `shards`.
-        show: False never shows a bar. True shows one where a person can see it: on a terminal or in
-            a notebook.
+        unit: What is counted: `examples`, `shards`; `bytes` are shown as kB, MB, GB.
+        show: False never shows a bar, nor those of what is done inside. True shows one where a
+            person can see it: on a terminal or in a notebook.
 
     Example:
         >>> with progress_bar("reading", total=3, unit="shards", show=False) as bar:
         ...     bar.advance(3)
     """
-    if not show or not (sys.stderr.isatty() or _in_notebook()):
-        yield _Silent()
-        return
-    bar = _expecting_tqdm()(
-        total=total, desc=what, bar_format=_format(total, unit.strip()), **_width()
-    )
+    with outermost() as first:
+        if not first or not show or not is_seen():
+            yield SILENT
+            return
+        bar = drawn(what, total, unit, late=False)
+        try:
+            yield _TqdmBar(bar)
+        finally:
+            bar.close()
+
+
+@contextmanager
+def outermost() -> Iterator[bool]:
+    """Tell whether this is the outermost bar of this thread; those inside are silent.
+
+    For bars.
+    """
+    first, _HERE.busy = not _HERE.busy, True
     try:
-        yield _TqdmBar(bar)
+        yield first
     finally:
-        bar.close()
+        if first:
+            _HERE.busy = False
 
 
 def bytes_text(count: float) -> str:
@@ -127,6 +172,28 @@ def duration_text(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
 
 
+def is_seen() -> bool:
+    """Whether a person can see a bar, and has not said that none is wanted."""
+    wanted = os.environ.get("LAZYCACHE_PROGRESS", "").lower() not in {"0", "false", "no", "off"}
+    return wanted and (sys.stderr.isatty() or _in_notebook())
+
+
+def drawn(what: str, total: int | None, unit: str, *, late: bool) -> Tqdm:
+    """Return a bar on the screen; a late one is drawn when it is refreshed, and goes at its end."""
+    unit = unit.strip()
+    layout = _format(total, "" if unit == BYTES else f" {unit}")
+    bar: Tqdm = _expecting_tqdm()(
+        total=total,
+        desc=what,
+        unit=unit,
+        bar_format=layout,
+        leave=not late,
+        delay=1e-9 if late else 0,
+        **_width(),
+    )
+    return bar
+
+
 def _expecting_tqdm() -> Any:
     """Return the class of bars for where we are, which can be told how long the rest takes."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it ships no types
@@ -137,6 +204,8 @@ def _expecting_tqdm() -> Any:
         @property
         def format_dict(self) -> dict[str, Any]:
             known: dict[str, Any] = super().format_dict
+            text = bytes_text if known["unit"] == BYTES else "{:,}".format
+            known |= {"done": text(known["n"]), "all": text(known["total"] or 0)}
             return known if self.expected is None else {**known, "remaining": self.expected}
 
     return Expecting
@@ -145,9 +214,9 @@ def _expecting_tqdm() -> Any:
 def _format(total: int | None, unit: str) -> str:
     """Lay a bar out: `capture:  32%|███▏      | 32/100 examples [00:01<00:02, note]`."""
     if total is None:
-        return f"{{desc}}: {{n_fmt}} {unit} [{{elapsed}}{{postfix}}]"
+        return f"{{desc}}: {{done}}{unit} [{{elapsed}}{{postfix}}]"
     return (
-        f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} {unit} "
+        f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {{done}}/{{all}}{unit} "
         "[{elapsed}<{remaining}{postfix}]"
     )
 

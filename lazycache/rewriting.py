@@ -26,6 +26,8 @@ from lazycache.catalog.loading import load_snapshot
 from lazycache.catalog.snapshot import PlacedTable, Snapshot
 from lazycache.codec.dtypes import by_name
 from lazycache.codec.tables import decode_table
+from lazycache.late_bars import hush, late_bar
+from lazycache.progress import SILENT, Bar
 from lazycache.storage.store import Store
 from lazycache.types import (
     CALLS_OF,
@@ -73,10 +75,20 @@ def rewrite(datasets: Sequence[tuple[StoredSites, Shown]], store: Store) -> None
     """
     create_dataset(store)
     names: set[str] = set()
-    for sites, shown in datasets:
-        called = {run: _free(run, names) for run in sites.snapshot.runs}
-        for part in parts(sites, shown, called=called, most_bytes=1 << 62):
-            write_part(part, store)
+    with late_bar("save", total=sum(_bytes(*one) for one in datasets)) as bar:
+        for sites, shown in datasets:
+            if not sites.io.progress:
+                hush()
+            called = {run: _free(run, names) for run in sites.snapshot.runs}
+            for part in parts(sites, shown, called=called, most_bytes=1 << 62):
+                write_part(part, store, bar)
+
+
+def _bytes(sites: StoredSites, shown: Shown) -> int:
+    """Return about how much there is to write, by the log: of some rows their share."""
+    kept = {name: x for name, x in shown.items() if isinstance(x, LazyTensor)}
+    ragged = shown.keys() - kept.keys()
+    return sum(x.nbytes for x in kept.values()) + sum(map(sites.stored_bytes, ragged))
 
 
 def _free(run: str, taken: set[str]) -> str:
@@ -182,8 +194,10 @@ class Part:
         return found
 
 
-def write_part(part: Part, store: Store) -> None:
+def write_part(part: Part, store: Store, bar: Bar = SILENT) -> None:
     """Write the rows of a part, behind those that the store has, as one commit.
+
+    `bar` is told of the bytes of values that were handed to the writer.
 
     Raises:
         CaptureError: the store has a site of different shape or dtype.
@@ -207,6 +221,7 @@ def write_part(part: Part, store: Store) -> None:
         for table in part.stretch.rows:
             for batch in _batches(part, table):
                 writer.write(batch)
+                bar.advance(batch.nbytes)
         writer.close()
     except BaseException:
         writer.abort()

@@ -18,6 +18,7 @@ from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.catalog.run_info import ADDS_TO
 from lazycache.catalog.snapshot import Addition
 from lazycache.errors import CommitConflictError
+from lazycache.late_bars import late_bar
 from lazycache.rewriting import BATCH_BYTES, SETTINGS
 from lazycache.types import (
     EXAMPLES,
@@ -104,11 +105,13 @@ def add_sites(
         settings=SETTINGS,
     )
     try:
-        for name, value in values.items():
-            table = value.source.spec.table
-            for addition in snapshot.additions:
-                for batch, place in _batches(addition, name, value):
-                    writer.cover(batch, {table: place})
+        with late_bar("persist", total=sum(value.nbytes for value in values.values())) as bar:
+            for name, value in values.items():
+                table = value.source.spec.table
+                for addition in snapshot.additions:
+                    for batch, place in _batches(addition, name, value):
+                        writer.cover(batch, {table: place})
+                        bar.advance(batch.nbytes)
         version = writer.commit()
         writer.close()
     except BaseException:

@@ -396,6 +396,8 @@ class IoCounters:
     """Ranges of stored statistics asked for, which are not in `requests`."""
     statistics_bytes: int = 0
     """Bytes of stored statistics asked for, which are not in `bytes`."""
+    progress: bool = field(default=True, repr=False, compare=False)
+    """Whether reads that take long show a bar; `cache.progress`."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, *, requests: int, rows: int, nbytes: int, cached: int = 0) -> None:

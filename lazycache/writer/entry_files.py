@@ -13,6 +13,7 @@ from typing import Protocol
 from lazycache.codec.pages import FIXED, Column, PageFile, Payload
 from lazycache.codec.shard import VALUE
 from lazycache.errors import StorageError
+from lazycache.late_bars import fed_late_bar, late_bar
 from lazycache.storage.layout import entry_path
 from lazycache.storage.store import Store, Upload
 from lazycache.types import ChunkRef, EntryRef, TensorRef
@@ -77,6 +78,10 @@ class EntryFiles:
         Raises:
             StorageError: the store failed. What was written is left for `delete`.
         """
+        with late_bar("save values", total=None, fed=True):
+            return self._written(values)
+
+    def _written(self, values: Sequence[Value]) -> list[EntryRef]:
         path = entry_path(uuid.uuid4().hex, suffix="json")
         trees, at, refs = [], 0, []
         for value in values:
@@ -100,7 +105,7 @@ class EntryFiles:
                 self._store.delete(path)
 
     def _tensor(self, name: str, leaf: Leaf) -> TensorRef:
-        chunks = leaf.chunks()
+        chunks = _told(leaf.chunks())
         first = next(chunks, None)
         if first is None:
             return TensorRef(leaf.dtype, leaf.shape, leaf.lead, None, 0, ())
@@ -115,6 +120,14 @@ class EntryFiles:
                 upload.abort()
             raise
         return TensorRef(leaf.dtype, leaf.shape, leaf.lead, path, length, tuple(places))
+
+
+def _told(chunks: Iterator[memoryview]) -> Iterator[memoryview]:
+    """Yield chunks, and say when each is written."""
+    bar = fed_late_bar()
+    for chunk in chunks:
+        yield chunk
+        bar.advance(chunk.nbytes)
 
 
 def _chain(first: memoryview, rest: Iterator[memoryview]) -> Iterator[memoryview]:

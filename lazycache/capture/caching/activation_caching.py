@@ -142,6 +142,8 @@ class ActivationCaching:
     def prepare(self, model: nn.Module) -> CachingContext:
         """Return a context in which calls of a model are cached. Registers nothing yet.
 
+        For an example see `ActivationCaching`.
+
         Raises:
             CaptureError: it is no module.
             SiteNotFoundError: the pattern matches no module that can be called; names the nearest.
@@ -156,6 +158,12 @@ class ActivationCaching:
 
         Raises:
             SiteNotFoundError: none does; names the nearest.
+
+        Example:
+            >>> from lazycache import ActivationCaching
+            >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+            >>> ActivationCaching("0|1").matches(model)
+            {'0': '0', '1': '1'}
         """
         prefix = "" if self.relative else PREFIX
         paths = {prefix + path: path for path in callable_paths(model)}

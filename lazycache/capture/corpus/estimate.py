@@ -9,6 +9,7 @@ from typing import Any
 
 from lazycache.capture.corpus.work import Work
 from lazycache.codec.tables import encode_table
+from lazycache.faces import html
 from lazycache.progress import bytes_text, duration_text
 from lazycache.types import EXAMPLES, INDEX_COLUMNS, RowBatch, SiteBlock, TableBlock
 
@@ -83,6 +84,13 @@ class Estimate:
     def __repr__(self) -> str:
         """Return the estimate as a table."""
         return "\n".join([self._head(), *_columns(self._lines()), *self._foot()])
+
+    def _repr_html_(self) -> str:
+        """Show the same in a notebook. All text is escaped."""
+        names, *rows = self._lines()
+        left = ("site", "table", "dtype")
+        foot = html.block("\n".join(self._foot()))
+        return html.card(self._head(), html.table(names, rows, left=left), foot, kind="Estimate")
 
     def _head(self) -> str:
         which = "the first " if self.is_open else ""

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
+from lazycache.faces.html import block, card
 from lazycache.plain_text import in_one_line
 from lazycache.progress import bytes_text
 
@@ -107,6 +108,10 @@ class Report:
                 "commit (left by killed writers, or being written now): lazycache gc removes them"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show the same in a notebook, line by line. All text is escaped."""
+        return card("no problem" if self.ok else "problems", block(str(self)), kind="Report")
 
 
 def _counted(what: str, count: int) -> str:
