@@ -40,6 +40,13 @@ CAUSES = (
         "figures by more than the goal leaves",
     ),
     Cause(
+        "capture",
+        "capture + commit",
+        "best peer*",
+        "the files by hand are not synced to the disk and have no checksums and no statistics; "
+        "those of torch and Arrow are then the bytes alone",
+    ),
+    Cause(
         "smollm2",
         "*all resid_out",
         "forward only*",

@@ -16,6 +16,9 @@ from typing import Any, Protocol
 COLUMNS, LINES = 80, 24
 """What a terminal of unknown size is taken for."""
 
+LEAST_BAR = 6
+"""Letters that notes leave to the bar itself."""
+
 BYTES = "bytes"
 """The unit that is shown as kB, MB, GB."""
 
@@ -122,7 +125,7 @@ def progress_bar(what: str, *, total: int | None, unit: str, show: bool) -> Iter
         ...     bar.advance(3)
     """
     with outermost() as first:
-        if not first or not show or not is_seen():
+        if not first or not show or total == 0 or not is_seen():
             yield SILENT
             return
         bar = drawn(what, total, unit, late=False)
@@ -206,9 +209,28 @@ def _expecting_tqdm() -> Any:
             known: dict[str, Any] = super().format_dict
             text = bytes_text if known["unit"] == BYTES else "{:,}".format
             known |= {"done": text(known["n"]), "all": text(known["total"] or 0)}
+            if known["ncols"] and known["postfix"]:
+                known["postfix"] = _fitting(known["postfix"], known["ncols"] - _taken(known))
             return known if self.expected is None else {**known, "remaining": self.expected}
 
     return Expecting
+
+
+def _taken(known: dict[str, Any]) -> int:
+    """Return the columns that a bar without its note takes."""
+    counts = f"{known['prefix']}: 100%|| {known['all']}/{known['all']} {known['unit']}"
+    return len(counts) + len(" [00:00<00:00, ]") + LEAST_BAR
+
+
+def _fitting(note: str, columns: int) -> str:
+    """Return the parts of a note that fit, the first of them always."""
+    first, *parts = note.split(", ")
+    for part in parts:
+        longer = f"{first}, {part}"
+        if len(longer) > columns:
+            break
+        first = longer
+    return first
 
 
 def _format(total: int | None, unit: str) -> str:

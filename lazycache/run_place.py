@@ -85,7 +85,8 @@ class RunPlace:
         if found:
             raise CaptureError(
                 f"Run {self._run!r} of {self.url} was captured differently: "
-                f"{'; '.join(found)}. Continue it as it was, or add another run: run='name'."
+                f"{'; '.join(found)}. Continue it as it was, add another run (run='name'), "
+                "or write to another place."
             )
 
     def look_again(self, details: Mapping[str, Any]) -> None:

@@ -107,6 +107,7 @@ def running(cache, **changes):
     """Serve a cache on a free port of this machine; give the address of its first page."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    listening.listen()  # who asks before the server runs waits for it
     app = make_app(cache, url="acts", **{"token": None, **changes})
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -202,21 +201,54 @@ def test_plain_parquet_readers_read_every_file_and_agree(model, tmp_path):
             assert by_duckdb == cache.sql(f"SELECT {names} FROM {site} ORDER BY row").fetchall()
 
 
+FORK = """
+import json, os, sys, torch, lazycache as lc
+import lazycache.capture.passes, lazycache.query.sql.connection, lazycache.writer.writer
+
+ready, go = os.pipe(), os.pipe()
+
+def together():
+    os.write(ready[1], b"x")
+    os.read(go[0], 1)
+
+{work}
+
+children = []
+for number in range(3):
+    children.append(os.fork())
+    if children[-1] == 0:
+        work(number)
+        os._exit(0)
+for _ in children:
+    os.read(ready[0], 1)
+os.write(go[1], b"xxx")
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+
+
+def in_three_processes(work):
+    """Do `work(number)` in three processes that were forked from one; return what they print.
+
+    They wait for each other in `together()`.
+    """
+    command = [sys.executable, "-c", FORK.format(work=textwrap.dedent(work))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=60)
+    return done.stdout.splitlines()
+
+
 def test_several_processes_query_one_dataset_at_once(model, tmp_path):
     """The index is shared by processes that read at the same time."""
     lc.extract(model, CORPUS, tmp_path, "embed")
-    code = f"""
-        import json, lazycache as lc
-        query = "SELECT sum(unit(embed, 3)) FROM tokens"
-        print(json.dumps(lc.open({str(tmp_path)!r}).sql(query).fetchall()))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) for _ in range(3)
-    ]
-    answers = {process.communicate(timeout=60)[0] for process in running}
-    assert len(answers) == 1
-    total = json.loads(answers.pop())[0][0]
+    answers = in_three_processes(f"""
+        def work(number):
+            together()
+            query = "SELECT sum(unit(embed, 3)) FROM tokens"
+            found = json.dumps(lc.open({str(tmp_path)!r}).sql(query).fetchall())
+            os.write(1, (found + "\\n").encode())
+    """)
+    assert len(answers) == 3
+    assert len(set(answers)) == 1
+    total = json.loads(answers[0])[0][0]
     assert np.isclose(total, lc.open(tmp_path)["embed"].rows[:, 3].load().sum().item())
 
 
@@ -434,29 +466,16 @@ def test_a_capture_sees_what_was_committed_after_it_was_made(model, tmp_path):
 
 def test_processes_that_start_together_share_one_new_dataset(tmp_path):
     """Of several processes that find no dataset one makes it, and all of them write to it."""
-    code = f"""
-        import sys, torch, lazycache as lc
-        model = torch.nn.Sequential(torch.nn.Embedding(10, 4))
-        run = lc.capture(model, {str(tmp_path / "acts")!r}, "0", run=sys.argv[1], resume=True)
-        print("ready", flush=True)
-        sys.stdin.readline()
-        with run:
-            for _ in range(5):
-                model(torch.tensor([[1, 2, 3]]))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    running = [
-        subprocess.Popen([*command, f"r{i}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for i in range(3)
-    ]
-    for process in running:
-        assert process.stdout.readline() == b"ready\n"
-    for process in running:
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-    for process in running:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
+    in_three_processes(f"""
+        def work(number):
+            model = torch.nn.Sequential(torch.nn.Embedding(10, 4))
+            url = {str(tmp_path / "acts")!r}
+            run = lc.capture(model, url, "0", run=f"r{{number}}", resume=True)
+            together()
+            with run:
+                for _ in range(5):
+                    model(torch.tensor([[1, 2, 3]]))
+    """)
     cache = lc.open(tmp_path / "acts")
     found = cache.sql("SELECT run, count(*) FROM tokens GROUP BY run ORDER BY run").fetchall()
     assert found == [("r0", 15), ("r1", 15), ("r2", 15)]

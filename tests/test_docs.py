@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,18 @@ def test_the_map_of_the_documentation_leads_to_every_page():
     }
     missing = [name(p) for p in HAND_WRITTEN if p.name != "README.md" and p.resolve() not in linked]
     assert missing == []
+
+
+def test_the_architecture_names_every_part_of_the_package_and_its_layers():
+    """Each folder and module of lazycache stands there; the layers are those that are checked."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    parts = [p for p in (ROOT / "lazycache").iterdir() if not p.name.startswith(("_", "py."))]
+    said = {f"{p.name}/" if p.is_dir() else p.name for p in parts}
+    assert {part for part in said if f"`{part}`" not in page} == set()
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = config["tool"]["importlinter"]["contracts"][0]["layers"]
+    block = "\n".join(["```", *layers, "```"]).replace("lazycache.", "")
+    assert block in page
 
 
 def test_the_readme_marks_the_two_commands_of_a_new_machine():

@@ -64,7 +64,7 @@ def shown(monkeypatch):
     monkeypatch.setattr(late_bars, "_Late", Eager)
     monkeypatch.setattr(late_bars, "is_seen", lambda: True)
     monkeypatch.setattr(late_bars, "LATE_SECONDS", 0)
-    monkeypatch.setattr("lazycache.cache.tensor.lazy_tensor.FEW_ROWS", 0)
+    monkeypatch.setattr("lazycache.cache.tensor.lazy_tensor.FEW_BYTES", 0)
     return found
 
 

@@ -17,7 +17,8 @@ from lazycache.catalog.identity import encode_identity
 from lazycache.catalog.staging import StagedStore
 from lazycache.errors import SelectionError
 from lazycache.progress import progress_bar
-from lazycache.rewriting import Part, parts, write_part
+from lazycache.rewriting import write_part
+from lazycache.rewritten_parts import Part, parts
 from lazycache.storage.layout import IDENTITY
 from lazycache.storage.store import Store
 from lazycache.types import Commit, Identity, RunInfo

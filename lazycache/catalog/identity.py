@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import islice
 
 from lazycache.catalog import fields
@@ -26,6 +27,7 @@ from lazycache.types import Identity
 _NAME = "lazycache"
 
 _SHOWN = 4  # names in a message
+_BESIDE = 1000  # folders that are looked at for one that was meant
 
 
 def create_dataset(store: Store) -> Identity:
@@ -147,7 +149,18 @@ def _contents(store: Store) -> str:
         names = _named(info.path for info in store.list(""))
     except StorageError:  # web servers do not list; what was asked for is answered all the same
         return f"there is no {IDENTITY}"
-    return f"it holds {names}" if names else "nothing is there"
+    return f"it holds {names}" if names else f"nothing is there{_beside(store)}"
+
+
+def _beside(store: Store) -> str:
+    """Offer the datasets beside a folder whose names are like its own."""
+    meant = store.local_path(IDENTITY)
+    if meant is None:
+        return ""
+    meant = meant.absolute().parent
+    there = [p.parent.name for p in islice(meant.parent.glob(f"*/{IDENTITY}"), _BESIDE)]
+    close = get_close_matches(meant.name, there, n=_SHOWN, cutoff=0.5)
+    return f". Nearest beside it: {', '.join(close)}" if close else ""
 
 
 def _named(paths: Iterable[str]) -> str:

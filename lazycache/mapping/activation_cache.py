@@ -30,6 +30,7 @@ from lazycache.mapping.relating import Relating
 from lazycache.mapping.restricting import Restricting
 from lazycache.mapping.segments import Segments
 from lazycache.mapping.stored_parts import stored_parts
+from lazycache.plain_text import in_one_line
 
 
 class ActivationCache(
@@ -263,7 +264,7 @@ class ActivationCache(
         self.to("cuda")
 
     def __repr__(self) -> str:
-        return f"ActivationCache({', '.join(f'`{key}`' for key in self)})"
+        return f"ActivationCache({', '.join(f'`{in_one_line(key)}`' for key in self)})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Show what there is in IPython: the datasets, keys, norms by layer; see `overview`."""
@@ -275,7 +276,7 @@ class ActivationCache(
 
     def __str__(self) -> str:
         """Say of each key its shape and dtype; never numbers."""
-        lines = [f"  {key}: {_about(one)}" for key, one in self.segments.items()]
+        lines = [f"  {in_one_line(key)}: {_about(one)}" for key, one in self.segments.items()]
         return "\n".join(["ActivationCache(", *lines, ")"]) if lines else "ActivationCache()"
 
 

@@ -32,6 +32,9 @@ LETTERS = 400
 """Letters of a token that are shown."""
 
 _ARROW = re.compile("[⏎⇥∅]")
+_RUN = re.compile(r"(.)\1{16,}", re.DOTALL)
+"""One letter or blank again and again: rules and indents fill the lines around a hit."""
+
 _GAP = re.compile(r" +(?=[^ \n])")
 
 
@@ -99,7 +102,8 @@ def marked_text(
         passage: What is shown.
         most: The absolute value that gets the strongest colour.
         paint: `by_style`, or `by_class` where style attributes are not allowed.
-        lines: Ends of lines end a line; else they are an arrow only.
+        lines: Ends of lines end a line; else they are an arrow only, and letters and blanks that
+            come again and again are shortened.
         letters: How many are shown of a token; the last is an ellipsis where more were there.
         link: Gives the address that a token leads to, by its place in the passage; None: none do.
 
@@ -116,7 +120,7 @@ position 1">&lt;b&gt;</span>
     parts = [f"…{first}" if before else ""]
     for i, shown in enumerate(texts):
         attribute = paint(_step(passage.values[i], most), i == passage.hit)
-        spaces, word = _parted(shown)
+        spaces, word = _parted(shown if lines else _RUN.sub(_brief, shown))
         word = _shown(word, lines=lines, letters=letters) or label(passage.tokens[i])
         address = None if link is None else link(i)
         parts.append(f"{spaces}{_element(word, attribute, _said(passage, i), address)}")
@@ -174,6 +178,10 @@ def _parted(text: str) -> tuple[str, str]:
     """
     gap = _GAP.match(text)
     return (gap[0], text[gap.end() :]) if gap else ("", text)
+
+
+def _brief(run: re.Match[str]) -> str:
+    return f"{run[1] * 6}…"
 
 
 def _shown(text: str, *, lines: bool, letters: int) -> str:

@@ -12,7 +12,7 @@ from lazycache.cache.dataset.stored_sites import StoredSites
 from lazycache.cache.joined.join import join
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
-from lazycache.errors import QueryError
+from lazycache.errors import QueryError, SelectionError
 
 Site: TypeAlias = "str | LazyTensor | RaggedTensor | torch.Tensor"
 """What can be asked about: a key of the cache, or a tensor, `a - b` for example."""
@@ -102,11 +102,23 @@ def unit_of(x: LazyTensor, unit: int | Sequence[int] | None) -> LazyTensor:
     if any(isinstance(one, bool) or not isinstance(one, int | np.integer) for one in place):
         raise QueryError(f"unit {unit!r}: a number, or one for each dimension of a row.")
     if len(place) != len(x.row_shape):
-        raise QueryError(
-            f"A row of {x.site} has the shape {list(x.row_shape)}: a unit is "
-            f"{len(x.row_shape)} indices, not {len(place)}. They are 0-based."
+        raise QueryError(f"A unit of {x.site} is {_indices(x.row_shape)}: {len(place)} given.")
+    if any(not -size <= one < size for one, size in zip(place, x.row_shape, strict=True)):
+        raise SelectionError(
+            f"{x.site} has no unit {','.join(map(str, place))}: it is {_indices(x.row_shape)}."
         )
     return x[(*(slice(None),) * x.lead_ndim, *place)]
+
+
+def _indices(shape: Sequence[int]) -> str:
+    """Say which numbers a unit is.
+
+    Example:
+        >>> _indices((1536,)), _indices((12, 32))
+        ('one number, 0 to 1535', '2 numbers, 0 to 11 and 0 to 31')
+    """
+    count = "one number" if len(shape) == 1 else f"{len(shape)} numbers"
+    return f"{count}, {' and '.join(f'0 to {size - 1}' for size in shape)}"
 
 
 def _named(site: Site) -> str:

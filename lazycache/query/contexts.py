@@ -74,11 +74,25 @@ class Context:
             >>> Context(("the", "cat", "##s"), "sat", ("on",)).spelled
             ('the cats ', 'sat', ' on')
         """
+        before, token, after = self._parts()
+        bare = token.lstrip(" ")
+        return before + token[: len(token) - len(bare)], bare, after
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The text before the token and the text after it; the space before the token is its own.
+
+        Example:
+            >>> Context(("the", "cat", "##s"), "sat", ("on",)).sides
+            ('the cats', ' on')
+        """
+        before, _, after = self._parts()
+        return before, after
+
+    def _parts(self) -> tuple[str, str, str]:
         parts = as_read((*self.before, self.token, *self.after))
         at = len(self.before)
-        token = parts[at].lstrip(" ")
-        gap = parts[at][: len(parts[at]) - len(token)]
-        return "".join(parts[:at]) + gap, token, "".join(parts[at + 1 :])
+        return "".join(parts[:at]), parts[at], "".join(parts[at + 1 :])
 
     def __str__(self) -> str:
         before, token, after = self.spelled

@@ -115,13 +115,10 @@ class Hits(Sequence[Hit]):
         return (self[i] for i in range(len(self)))
 
     def arrow(self) -> pa.Table:
-        """Return a table: value, row, example, position, token, before, after (the context)."""
+        """Return a table: value, row, example, position, token, before, after (the context, as it is read)."""
         import pyarrow as pa  # loaded when it is used: questions do without
 
-        sides = [
-            (None, None) if c is None else ("".join(c.before), "".join(c.after))
-            for c in self.contexts
-        ]
+        sides = [(None, None) if c is None else c.sides for c in self.contexts]
         return pa.table(
             {
                 "value": pa.array(self._numbers),

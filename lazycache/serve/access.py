@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -33,6 +33,9 @@ WRONG_HOST = (
     "Another name may be a trap set by a page; start it with --host NAME if it is yours."
 )
 ELSEWHERE = "A page of another site asked for this. Open it yourself."
+
+_HOST = re.compile(r"(?:\[([0-9a-f:.%]+)\]|([^:/?#@\[\]\\\s]+))(?::[0-9]*)?")
+"""A name or an address, and a port: no more, which others would read in another way."""
 
 
 class Access:
@@ -69,7 +72,8 @@ class Access:
             return _refused(request, WRONG_HOST.format(host=host, known=known), status=421)
         if _is_from_elsewhere(request.headers):
             return _refused(request, ELSEWHERE)
-        if self._token is None or request.url.path.startswith(PUBLIC):
+        # the path that is routed: what `request.url` says follows from the Host header too
+        if self._token is None or request.scope["path"].startswith(PUBLIC):
             return None
         return self._asked_for_token(request, self._token)
 
@@ -80,7 +84,7 @@ class Access:
             answer = RedirectResponse(_without_token(request), status_code=303)
             answer.set_cookie(name, value, httponly=True, samesite="strict", path="/")
             return answer
-        if _same(_cookies(request.headers).get(name, ""), value):
+        if any(_same(one, value) for one in _cookies(request.headers, name)):
             return None
         if brought is not None:
             return _refused(request, WITH_ANOTHER)
@@ -88,16 +92,16 @@ class Access:
 
 
 def host_of(headers: Headers) -> str:
-    """Return the name that a request is addressed to, without its port.
+    """Return the name that a request is addressed to, without its port; "" where it is none.
 
     Example:
         >>> host_of(Headers({"host": "LocalHost:8765"})), host_of(Headers({"host": "[::1]:80"}))
         ('localhost', '::1')
+        >>> host_of(Headers({"host": "localhost:1/static/?"}))
+        ''
     """
-    host = headers.get("host", "").strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    found = _HOST.fullmatch(headers.get("host", "").strip().lower())
+    return "" if found is None else found[1] or found[2]
 
 
 def cookie(token: str) -> tuple[str, str]:
@@ -121,26 +125,26 @@ def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(), other.encode())
 
 
-def _cookies(headers: Headers) -> dict[str, str]:
-    try:
-        found = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:  # of others on this machine, and not as it should be
-        return {}
-    return {name: one.value for name, one in found.items()}
+def _cookies(headers: Headers, name: str) -> list[str]:
+    """Return the values of the cookies of a name, whatever those of others on this machine are."""
+    pairs = (one.strip().partition("=") for one in headers.get("cookie", "").split(";"))
+    return [value for called, _, value in pairs if called == name]
 
 
 def _is_from_elsewhere(headers: Headers) -> bool:
-    """Whether a page of another site asks, as browsers say it; a link that is followed is none."""
-    return (
-        headers.get("sec-fetch-site") == "cross-site"
-        and headers.get("sec-fetch-mode") != "navigate"
-    )
+    """Whether another page asks, as browsers say it; a link that is followed is none.
+
+    Other ports of this machine are the same site to a browser, which then sends the cookie too.
+    """
+    site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
+    return site in {"cross-site", "same-site"} and mode != "navigate"
 
 
 def _without_token(request: Request) -> str:
     """Return path and query of a request without its token: never an address elsewhere."""
     query = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
-    path = "/" + request.url.path.lstrip("/")  # `//host` would be another site
+    # `//host` and `/\\host` would be another site
+    path = "/" + quote(request.scope["path"].lstrip("/"))
     return f"{path}?{urlencode(query)}" if query else path
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lazycache.faces.html import Html
 from lazycache.serve.answering import Answer
-from lazycache.serve.cells import Cell, cells, plain
+from lazycache.serve.cells import Cell, cells, values
 from lazycache.serve.charts import FORMS, Chart, chosen, drawn
 from lazycache.serve.limits import Limits
 from lazycache.serve.rendering import link
@@ -56,14 +56,14 @@ def view_of(answer: Answer, limits: Limits, wanted: Mapping[str, str]) -> Answer
     names = answer.columns[: limits.columns]
     types = answer.types[: limits.columns]
     kinds = [kind_of(kind) for kind in types]
-    values = [_values(answer, at, kind) for at, kind in enumerate(kinds)]
-    chart = _wanted(chosen(names, kinds, values), kinds, wanted)
+    drawable = [_values(answer, at, kind) for at, kind in enumerate(kinds)]
+    chart = _wanted(chosen(names, kinds, drawable), kinds, wanted)
     return AnswerView(
         columns=tuple(zip(names, types, kinds, strict=True)),
         rows=tuple(_rows(answer, names, limits)),
         hidden=len(answer.columns) - len(names),
         chart=chart,
-        svg=drawn(chart, names, values) if chart else Html(""),
+        svg=drawn(chart, names, drawable) if chart else Html(""),
     )
 
 
@@ -86,7 +86,7 @@ def _values(answer: Answer, at: int, kind: str) -> Sequence[Any]:
     """Return the values of a column that may be drawn; of others nothing is made."""
     if kind == "other":
         return ()
-    return [plain(one) for batch in answer.batches for one in batch.column(at).to_pylist()]
+    return [one for batch in answer.batches for one in values(batch.column(at))]
 
 
 def _rows(answer: Answer, names: Sequence[str], limits: Limits) -> list[Any]:

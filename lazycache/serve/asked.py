@@ -61,6 +61,16 @@ def unit_of(query: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def layer_of(said: str) -> int | str:
+    """Return the number of a layer, or the name of a site.
+
+    Example:
+        >>> layer_of("3"), layer_of("pattern_3")
+        (3, 'pattern_3')
+    """
+    return int(said) if _NUMBER.fullmatch(said) else said
+
+
 def spelled(unit: Sequence[int]) -> str:
     """Return a unit as `unit_of` reads it.
 

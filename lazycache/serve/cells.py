@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from lazycache.faces.html import number
@@ -39,13 +40,41 @@ def cells(column: pa.Array, *, letters: int) -> list[Cell]:
         >>> import pyarrow as pa
         >>> [cell.text for cell in cells(pa.array([[0.5, 1, 2, 3, 4], None]), letters=9)]
         ['0.5, 1, 2, 3, … 5 in all', 'NULL']
+        >>> [cell.text for cell in cells(pa.array([{"a": 1, "b": [2, 3]}]), letters=9)]
+        ['{a: 1, b: [2]}']
     """
     import pyarrow as pa
 
-    kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return [_vector(value) for value in column]
-    return [cell(plain(value), letters=letters) for value in column.to_pylist()]
+    if pa.types.is_nested(column.type):
+        return [_nested(scalar) for scalar in column]
+    return [cell(value, letters=letters) for value in values(column)]
+
+
+def values(column: pa.Array) -> list[Any]:
+    """Return the values of a column as Python has them; dates beyond its years are text.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> values(pa.array([2**31 - 1], pa.date32()))
+        ['<value out of range: 2147483647>']
+    """
+    try:
+        return [plain(value) for value in column.to_pylist()]
+    except (OverflowError, ValueError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return plain(scalar.as_py())
+    except (OverflowError, ValueError):
+        if pa.types.is_struct(scalar.type):
+            return {name: _value(one) for name, one in scalar.items()}
+        if pa.types.is_nested(scalar.type):
+            return [_value(one) for one in scalar.values]
+        return scalar.cast(pa.string()).as_py()
 
 
 def plain(value: Any) -> Any:
@@ -78,8 +107,9 @@ def cell(value: Any, *, letters: int) -> Cell:
 
 
 def _text(value: str, letters: int) -> Cell:
-    seen = flowing(_edges(value)) if value else "∅"
-    if len(seen) <= letters:
+    # a text may be long: no more of it is looked at than is shown
+    seen = flowing(_edges(value[: letters + 1])) if value else "∅"
+    if len(value) <= letters and len(seen) <= letters:
         return Cell(seen, "text")
     return Cell(f"{seen[: letters - 1]}…", "text", f"{len(value):,} letters")
 
@@ -93,18 +123,39 @@ def _edges(text: str) -> str:
     return "·" * before + inner + "·" * (len(text) - before - len(inner))
 
 
-def _vector(value: Any) -> Cell:
-    if not value.is_valid:
+def _nested(scalar: Any) -> Cell:
+    """Return the cell of a list, a map or a struct: its first elements, and how many there are."""
+    import pyarrow as pa
+
+    if not scalar.is_valid:
         return Cell("NULL", "nothing")
-    count = len(value.values)
-    said = ", ".join(_element(one) for one in value.values.slice(0, SHOWN).to_pylist())
-    return Cell(f"{said}, … {count:,} in all" if count > SHOWN else f"[{said}]", "vector")
+    if pa.types.is_struct(scalar.type):
+        named = islice(scalar.items(), SHOWN)
+        said = ", ".join(f"{flowing(name)}: {_element(one)}" for name, one in named)
+        return _some(said, len(scalar), "{}")
+    if pa.types.is_map(scalar.type):
+        pairs = [tuple(pair.values()) for pair in scalar.values[:SHOWN]]
+        said = ", ".join(f"{_element(key)}: {_element(value)}" for key, value in pairs)
+        return _some(said, len(scalar.values), "{}")
+    if not hasattr(scalar, "values"):  # a union, which is one of its values
+        return Cell(_element(scalar.value), "vector")
+    said = ", ".join(_element(one) for one in scalar.values[:SHOWN])
+    return _some(said, len(scalar.values), "[]")
 
 
-def _element(value: Any) -> str:
-    """Return an element, short; of lists in lists only how long it is."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, list | tuple | dict):
-        return f"[{len(value):,}]"
-    return cell(plain(value), letters=24).text
+def _some(said: str, count: int, around: str) -> Cell:
+    whole = f"{around[0]}{said}{around[1]}"
+    return Cell(f"{said}, … {count:,} in all" if count > SHOWN else whole, "vector")
+
+
+def _element(scalar: Any) -> str:
+    """Return an element, short; of what has elements itself only how many."""
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return "NULL"
+    if pa.types.is_nested(scalar.type):
+        within = scalar if pa.types.is_struct(scalar.type) else scalar.values
+        return f"[{len(within):,}]"
+    value = _value(scalar)
+    return f"{value:.3g}" if isinstance(value, float) else cell(value, letters=24).text

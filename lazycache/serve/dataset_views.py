@@ -22,6 +22,9 @@ KINDS, LAYERS = 16, 256
 COMMITS = 20
 """Commits that are listed: the last ones."""
 
+RUNS = 50
+"""Runs that are listed: the last ones."""
+
 LETTERS = 40_000
 """Letters of the provenance of a run that are shown."""
 
@@ -85,7 +88,9 @@ class DatasetView:
     left: int
     """Sites that are not among them."""
     runs: tuple[RunLine, ...]
-    """The runs."""
+    """The last runs, in their order."""
+    earlier: int
+    """Runs before them."""
     commits: tuple[CommitLine, ...]
     """The last commits, the newest first."""
     snapshot: Snapshot
@@ -105,7 +110,8 @@ def view_of(cache: ActivationCache) -> DatasetView:
         by_layer(found.groups),
         tuple(_sites(cache, snapshot)),
         max(0, len(cache.sites) - SITES),
-        tuple(_run(snapshot, name) for name in snapshot.runs),
+        tuple(_run(snapshot, name) for name in list(snapshot.runs)[-RUNS:]),
+        max(0, len(snapshot.runs) - RUNS),
         tuple(reversed(snapshot.lines(max(0, snapshot.version - COMMITS)))),
         snapshot,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from lazycache.errors import QueryError
 from lazycache.plain_text import in_json
 from lazycache.serve.answering import Answer
-from lazycache.serve.cells import plain
+from lazycache.serve.cells import plain, values
 
 
 def csv_text(answer: Answer) -> str:
@@ -60,13 +60,15 @@ WRITERS: Mapping[str, tuple[Callable[[Answer], str], str]] = MappingProxyType(
 
 def _rows(answer: Answer) -> Iterator[tuple[Any, ...]]:
     for batch in answer.batches:
-        columns = [[plain(one) for one in c.to_pylist()] for c in batch.columns]
+        columns = map(values, batch.columns)
         yield from zip(*columns, strict=True)
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

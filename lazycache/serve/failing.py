@@ -63,7 +63,7 @@ def theirs(request: Request, error: Exception) -> Response:
     heading = HEADINGS.get(status, "That cannot be answered")
     said = error.detail
     if status in DEFAULTS and said == HTTPStatus(status).phrase:
-        said = DEFAULTS[status].format(path=request.url.path)
+        said = DEFAULTS[status].format(path=request.scope["path"])
     return _page(request, heading, said, status)
 
 

@@ -17,5 +17,7 @@ class Limits:
     """Columns of it that are shown."""
     letters: int = 200
     """Letters of a cell that are shown."""
+    held: int = 256 << 20
+    """Bytes of an answer, as Arrow has them, that a page holds: rows beyond them are not shown."""
     nbytes: int = 64 << 20
     """Bytes of an answer, as Arrow has them, that can be taken away as a file."""

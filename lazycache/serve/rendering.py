@@ -70,7 +70,7 @@ def page(
     request: Request, template: str, known: dict[str, Any], *, status: int = 200
 ) -> HTMLResponse:
     """Return a page, made of a template and of what it shows."""
-    about = {"dataset": request.app.state.explorer, "path": request.url.path, **known}
+    about = {"dataset": request.app.state.explorer, "path": request.scope["path"], **known}
     return HTMLResponse(_ENVIRONMENT.get_template(template).render(about), status_code=status)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,10 @@ from lazycache.views.render import console, counted, harmless, sites_table, stor
 if TYPE_CHECKING:
     from lazycache.capture.corpus.estimate import Estimate
     from lazycache.mapping.activation_cache import ActivationCache
+
+
+LETTERS, PARTS = 150, 16
+"""Letters of a line about a run, and parts of one thing that get a line each."""
 
 
 def print_summary(cache: ActivationCache, *, json: bool) -> None:
@@ -33,9 +37,30 @@ def print_info(cache: ActivationCache, *, json: bool) -> None:
         return
     for run in cache.snapshot.runs.values():
         console.print(f"\n[bold]run {escape(harmless(run.name))}[/]")
-        for key, value in run.info.items():
-            text = value if isinstance(value, str) else json_text.dumps(value, ensure_ascii=False)
-            console.print(harmless(f"  {key}: {text}"), markup=False, soft_wrap=True)
+        for line in _lines(run.info):
+            console.print(harmless(line), markup=False, soft_wrap=True)
+    console.print("\n(--json says all of it)", markup=False)
+
+
+def _lines(info: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a run says of itself: a line for each thing, or for each part of a long one."""
+    for key, value in info.items():
+        text = _text(value)
+        if value in (None, {}, []):
+            continue
+        if isinstance(value, Mapping) and len(text) > LETTERS and len(value) <= PARTS:
+            yield f"  {key}:"
+            yield from (_cut(f"    {part}: {_text(said)}") for part, said in value.items())
+        else:
+            yield _cut(f"  {key}: {text}")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json_text.dumps(value, ensure_ascii=False)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LETTERS else f"{line[:LETTERS]} …"
 
 
 def print_list(cache: ActivationCache, *, json: bool) -> None:

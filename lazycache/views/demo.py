@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from typing import Any
 
 from rich.markup import escape
@@ -28,6 +32,9 @@ CHARACTERS = 120_000
 
 NEURON_SITE, NEURON = "mlp_act_1", 730
 """A neuron whose favourite tokens need no explanation."""
+
+QUERY = "SELECT token, count(*) AS n FROM tokens GROUP BY token ORDER BY n DESC"
+"""A query to begin with."""
 
 WIDTH = 7
 """Tokens of context on each side."""
@@ -140,22 +147,33 @@ def _tour(cache: ActivationCache, url: str) -> None:
     _show_slice(cache)
     _show_aggregate(cache)
     _show_query(cache)
-    shown, quoted = shlex.quote(url), json.dumps(url, ensure_ascii=False)
-    console.print(
-        f'\nYours now:  lazycache info {shown}   ·   lazycache sql {shown} "SELECT …"\n'
-        f"In Python:  import lazycache as lc; cache = lc.open({quoted})\n"
-        f"In a browser:  {_serving(shown)}",
-        soft_wrap=True,
-        markup=False,
-    )
+    console.print("\n[bold]Yours now[/]")
+    for line in _next_steps(url):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
 
 
-def _serving(url: str) -> str:
-    """Say how to look at a dataset in a browser, with what has to be installed for it."""
-    line = f"lazycache serve {url}"
-    if all(map(find_spec, ("starlette", "uvicorn", "jinja2"))):
-        return line
-    return f'{line}   (after: pip install "lazycache[view]")'
+def _next_steps(url: str) -> list[str]:
+    """Return lines to paste: the dataset in a browser, in a terminal and in Python."""
+    program, shown, quoted = _program(), shlex.quote(url), json.dumps(url, ensure_ascii=False)
+    extra = '   (after: pip install "lazycache[view]")'
+    return [
+        f"{program} serve {shown}{'' if _serves() else extra}",
+        f"{program} top {shown} {NEURON_SITE} {NEURON + 1}",
+        f'{program} sql {shown} "{QUERY}"',
+        f"{program} --help",
+        f"Python:  import lazycache as lc; cache = lc.open({quoted})",
+    ]
+
+
+def _program() -> str:
+    """Return how this program was called, where a shell does not find it by its name."""
+    called = sys.argv[0]
+    known = which("lazycache") is not None or Path(called).name != "lazycache"
+    return "lazycache" if known else shlex.quote(os.path.relpath(called))
+
+
+def _serves() -> bool:
+    return all(map(find_spec, ("starlette", "uvicorn", "jinja2")))
 
 
 def _show_sites(cache: ActivationCache) -> None:

@@ -14,7 +14,7 @@ Site = Annotated[
 ]
 Unit = Annotated[
     str | None,
-    typer.Argument(help="Number of a unit from 0, 3,17 where rows have several dimensions."),
+    typer.Argument(help="Number of a unit, from 0; 3,17 is unit 17 of head 3."),
 ]
 Sites = Annotated[
     list[str] | None,

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 WIDTH = 50
 """Letters of the longest bar."""
 
-SIDE = 40
-"""Letters of a context on each side, in a table."""
+SIDE, LEAST_SIDE = 40, 12
+"""Letters of a context on each side in a table: at most, and on the narrowest terminal."""
+
+NUMBERS = 52
+"""Columns of such a table that are no context."""
 
 
 def unit_of_text(text: str | None) -> tuple[int, ...] | None:
@@ -45,7 +48,7 @@ def unit_of_text(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as exc:
         raise QueryError(
-            f"unit {text!r}: give its number from 0, or one for each dimension of a row: 3,17."
+            f"unit {text!r}: give its number, from 0; where a row has heads, head and unit: 3,17."
         ) from exc
 
 
@@ -66,7 +69,10 @@ def hits_answer(hits: Hits | list[Hits], *, shortened: bool) -> TableAnswer:
 def _cut(table: pa.Table) -> pa.Table:
     import pyarrow as pa
 
-    cuts = {"before": slice(-SIDE, None), "after": slice(SIDE)}
+    from lazycache.views.render import console
+
+    side = min(max((console.width - NUMBERS) // 2, LEAST_SIDE), SIDE)
+    cuts = {"before": slice(-side, None), "after": slice(side)}
     for name, cut in cuts.items():
         if name in table.column_names:
             texts = [None if t is None else t[cut] for t in table[name].to_pylist()]

@@ -22,6 +22,10 @@ UNLIMITED = 1_000_000
 """Columns of what is no terminal: a file or a pipe folds nothing."""
 
 
+LEADING = frozenset({"before"})
+"""Columns of text that leads up to the next column."""
+
+
 class _Console(Console):
     """A console that wraps at the edge of a terminal, and nowhere else."""
 
@@ -79,14 +83,13 @@ def harmless(text: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A plain table: numbers to the right, text to the left."""
+    """A plain table: numbers to the right, text to the left, but for text that leads on."""
     rows = list(rows)
     out = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], int | float) or row[i] is None for row in rows)
-        out.add_column(
-            escape(harmless(name)), justify="right" if numbers else "left", overflow="fold"
-        )
+        side = "right" if numbers or name in LEADING else "left"
+        out.add_column(escape(harmless(name)), justify=side, overflow="fold")
     for row in rows:
         out.add_row(*(cell(value) for value in row))
     return out

@@ -13,6 +13,7 @@ from top_helpers import corpus
 import lazycache as lc
 from lazycache.errors import StorageError
 from lazycache.query import token_pages
+from lazycache.query.contexts import Context, Surroundings
 from lazycache.query.hits import Hits
 
 LENGTHS = (3, 1, 5, 2)
@@ -81,6 +82,14 @@ def test_contexts_are_whole_where_rows_were_chosen(cache) -> None:
     assert part.context([8]) == [want]
     assert cache.context([], 3) == []
     assert cache.context(8) == [want]
+
+
+def test_a_table_of_hits_gives_words_their_spaces() -> None:
+    """Tokens that mark where a word goes on are joined to words, in columns that can be read."""
+    around = Context(("the", "cat", "##s"), "sat", ("on", "it"))
+    part = Surroundings(np.array([3]), [0], [3], ["sat"], [around])
+    (row,) = Hits("x", torch.ones(1), part).arrow().to_pylist()
+    assert (row["before"], row["token"], row["after"]) == ("the cats", "sat", " on it")
 
 
 def test_a_hit_says_where_it_is(cache) -> None:

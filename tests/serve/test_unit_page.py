@@ -114,9 +114,9 @@ def test_patterns_lead_to_examples(pages):
     ("asked", "status", "said"),
     [
         ("site=mlp_act_9", 404, "Nearest: mlp_act_1, mlp_act_0"),
-        ("site=mlp_act_0&unit=4", 400, "out of bounds"),
+        ("site=mlp_act_0&unit=4", 400, "has no unit 4: it is one number, 0 to 3"),
         ("site=mlp_act_0&unit=one", 400, "it is a number, 0 at least"),
-        ("site=z_0&unit=1", 400, "a unit is 2 indices, not 1"),
+        ("site=z_0&unit=1", 400, "is 2 numbers, 0 to "),
         ("site=mlp_act_0&unit=9999999999999999999999", 400, "it is a number"),
     ],
 )

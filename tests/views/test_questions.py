@@ -239,7 +239,7 @@ def test_help_says_what_is_in_brackets_and_more_rows_than_there_are_are_all(data
         (["top", "mlp_act_3", "many"], QueryError, "unit 'many'"),
         (["top", "mlp_act_3", "99999"], Exception, "99999"),
         (["top", "mlp_oct_3", "1"], SiteNotFoundError, "mlp_act_3"),
-        (["hist", "mlp_act_3", "1,2"], QueryError, "a unit is 1 indices, not 2"),
+        (["hist", "mlp_act_3", "1,2"], QueryError, "one number, 0 to 1535: 2 given"),
         (["stats", "nothing"], SiteNotFoundError, "nothing"),
         (["top", "mlp_act_3", "1", "--context", "-1"], QueryError, "context of -1"),
         (["similar", "resid_out_2", str(10**23)], QueryError, "has no row 1000"),

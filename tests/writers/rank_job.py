@@ -1,10 +1,12 @@
 """What one process of a torchrun job does; run by `test_torchrun.py`.
 
-`torchrun ... rank_job.py FOLDER JOB`. Each process writes what it has seen to FOLDER/JOB-RANK.json.
+`torchrun ... rank_job.py FOLDER JOB...`. Each process writes what it has seen to
+FOLDER/JOB-RANK.json. The job `example`, which is the first if it is one, runs the example.
 """
 
 import json
 import os
+import runpy
 import sys
 import time
 from datetime import timedelta
@@ -128,6 +130,26 @@ def sealed(model, url, *, rank, size):
     return "no error"
 
 
+def run_example(url):
+    """Run the example as torchrun does, with a group of its own; what it prints is for the test."""
+    example = Path(__file__).parents[2] / "examples/torchrun_capture.py"
+    sys.argv = [str(example), str(url)]
+    runpy.run_path(str(example), run_name="__main__")
+    sys.stdout.flush()
+
+
+def join(timeout):
+    """Make the group of the jobs in torchrun's store, beside what that of the example left there."""
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    distributed.init_process_group(
+        "gloo",
+        store=distributed.PrefixStore("jobs", distributed.TCPStore(*place, is_master=False)),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timeout,
+    )
+
+
 JOBS = {
     "loop": own_loop,
     "extract": extract,
@@ -144,7 +166,10 @@ JOBS = {
 
 def main(folder, *names):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    if names[0] == "example":
+        run_example(folder / "example")
+        names = names[1:]
+    join(timedelta(seconds=60))
     rank, size = distributed.get_rank(), distributed.get_world_size()
     model = gpt2()
     for job in names:

@@ -18,11 +18,11 @@ from lazycache.storage.local_store import LocalStore
 TESTS = Path(__file__).parents[1]
 
 
-def launch(script, *arguments, size=2):
-    """Run a script on so many processes; return what it has printed."""
+def torchrun(folder, *jobs, size=2):
+    """Run jobs on so many processes; what each has seen, by job and rank, and what they printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     done = subprocess.run(
-        [*command, str(size), str(script), *map(str, arguments)],
+        [*command, str(size), str(TESTS / "writers/rank_job.py"), str(folder), *jobs],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
@@ -34,19 +34,14 @@ def launch(script, *arguments, size=2):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def torchrun(folder, *jobs, size=2):
-    """Run jobs on so many processes; return what each has seen, by job and rank."""
-    launch(TESTS / "writers/rank_job.py", folder, *jobs, size=size)
     names = [job.partition("@")[0] for job in jobs]
-    return {
+    seen = {
         (name, rank): json.loads(path.read_text())
         for name in names
         for rank in range(size)
         if (path := folder / f"{name}-{rank}.json").exists()
     }
+    return seen | {"printed": done.stdout}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +57,8 @@ def job(tmp_path_factory, size):
     for name in ("extract", "unlike"):  # are replaced, or not
         lc.extract(gpt2(), DATA[:3], folder / name, SITES, **OPTIONS)
     lc.extract(gpt2(), iter(DATA[:9]), folder / "changed", SITES, **OPTIONS)
-    names = ["loop", "extract", "together", "sealed@together", "different", "apart", "unlike"]
-    names += ["changed", "failing", "killed"]
+    names = ["example", "loop", "extract", "together", "sealed@together", "different", "apart"]
+    names += ["unlike", "changed", "failing", "killed"]
     return folder, torchrun(folder, *names, size=size)
 
 
@@ -201,12 +196,12 @@ def test_another_number_of_ranks_goes_on_with_what_is_left(tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_the_example_of_torchrun_runs_on_two_ranks(tmp_path):
-    """It stores the sentences of both ranks in the order of the corpus, and seals the run."""
-    printed = launch(TESTS.parent / "examples/torchrun_capture.py", tmp_path)
-    assert "LazyTensor(resid_out_5: shape=(5, " in printed
-    assert "in the order of the corpus: True" in printed
-    cache = lc.open(tmp_path)
+def test_the_example_of_torchrun_runs_on_several_ranks(job, size):
+    """It stores the sentences of all ranks in the order of the corpus, and seals the run."""
+    folder, seen = job
+    assert "LazyTensor(resid_out_5: shape=(5, " in seen["printed"]
+    assert "in the order of the corpus: True" in seen["printed"]
+    cache = lc.open(folder / "example")
     ranks = cache.sql("SELECT rank FROM examples ORDER BY example").fetchall()
-    assert [rank for (rank,) in ranks] == [0, 1, 0, 1, 0]
+    assert [rank for (rank,) in ranks] == [i % size for i in range(5)]
     assert cache.snapshot.sealed == {"main"}

@@ -10,9 +10,11 @@ import numpy as np
 
 from lazycache.cache.aggregates.statistics import Statistics
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
+from lazycache.errors import QueryError
 
 if TYPE_CHECKING:
     from lazycache.cache.dataset.stored_sites import StoredSites
+    from lazycache.cache.reading.row_reader import RowReader
 
 
 class Connection(Protocol):
@@ -61,3 +63,28 @@ class Answered:
         x = self.sites.tensor(site)
         # none of the others: what has units has rows of one shape
         return x.statistics() if isinstance(x, LazyTensor) and self.sites.rows(site) else None
+
+
+def connected(
+    sites: StoredSites,
+    connect: Connect | None,
+    reader: RowReader,
+    statistics: Callable[[str], Any] | None = None,
+) -> Connection:
+    """Return what answers SQL over the rows of a dataset with the values of a reader.
+
+    `statistics` gives what the table of that name shows; None: those of the dataset.
+
+    Raises:
+        QueryError: there is nothing that connects.
+    """
+    if connect is None:
+        raise QueryError("This cache was made without SQL; lc.open(url) has it.")
+    asked = Answered.of(sites)
+    return connect(
+        sites.snapshot,
+        reader,
+        sites.store,
+        kept=asked.kept,
+        statistics=statistics or asked.of_site,
+    )

@@ -6,36 +6,28 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from lazycache.cache.dataset.connection import Answered, Connect, Connection
+from lazycache.cache.dataset.connection import Connect, Connection, connected
 from lazycache.cache.dataset.entries import Entries
 from lazycache.cache.dataset.site_examples import SiteExamples
-from lazycache.cache.names.head_names import HeadName, parse
-from lazycache.cache.names.name_lookup import Names, resolve
+from lazycache.cache.dataset.site_tensors import SiteTensors, has_token_ids
+from lazycache.cache.names.name_lookup import Names
 from lazycache.cache.reading.address import Address, EntriesAddress
-from lazycache.cache.reading.heads import place_of
 from lazycache.cache.reading.row_reader import RowReader
 from lazycache.cache.reading.site_reader import SiteReader
-from lazycache.cache.reading.source import Source
 from lazycache.cache.selecting import spans
 from lazycache.cache.selecting.examples import ExampleMap
-from lazycache.cache.selecting.plan_checks import check_spec
 from lazycache.cache.tables.conditions import Params
 from lazycache.cache.tables.restriction import Restriction
-from lazycache.cache.tables.row_origins import Origin
-from lazycache.cache.tables.token_ids import INPUT_IDS, TOKEN_ID, TokenIdReader
 from lazycache.cache.tensor.lazy_tensor import LazyTensor
 from lazycache.cache.tensor.ragged_tensor import RaggedTensor
 from lazycache.catalog.computed import all_sites
 from lazycache.catalog.snapshot import Snapshot
-from lazycache.errors import QueryError, StorageError
+from lazycache.errors import StorageError
 from lazycache.storage.known_files import known_files
 from lazycache.storage.store import Store
-from lazycache.types import CALLS_OF, RAGGED, TOKENS, IoCounters, SiteSpec
+from lazycache.types import IoCounters, SiteSpec
 
 BUDGET_BYTES = 4 << 30
 """Default of what a torch function or `np.asarray` may load."""
@@ -209,58 +201,11 @@ class StoredSites:
         Raises:
             SiteNotFoundError: no such site; names the nearest.
         """
-        if self.has_token_ids(site):
-            return self._token_ids()
-        name = site if isinstance(site, str) and site in self._sites else resolve(site, self.names)
-        spec = self._sites.get(name)
-        if spec is not None:
-            return self._tensor(spec)
-        head = parse(name)
-        assert head is not None, "what is found is a site, or a head of one"
-        return self._head(head, self._sites[head.site])
+        return SiteTensors(self, self._examples, self._budget_bytes).named(site)
 
     def has_token_ids(self, name: object) -> bool:
         """Whether `name` is that of the ids of the tokens, and these were stored."""
-        if not isinstance(name, str) or name != INPUT_IDS or name in self._sites:
-            return False
-        return TOKEN_ID in self.snapshot.columns(TOKENS)
-
-    def _token_ids(self) -> LazyTensor:
-        source = Source(
-            reader=TokenIdReader(self),
-            spec=TokenIdReader.spec,
-            url=self.url,
-            examples=partial(self._examples.of_table, TOKENS),
-            budget_bytes=self._budget_bytes,
-            origins=partial(_of_table, self, TOKENS),
-            reopen=self.address,
-        )
-        return LazyTensor(source)
-
-    def _tensor(self, spec: SiteSpec) -> LazyTensor | RaggedTensor:
-        if spec.name not in self.reader.computed:
-            check_spec(spec)
-        calls_of = {calls: table for table, calls in CALLS_OF.items()}.get(spec.table)
-        source = Source(
-            reader=self.reader,
-            spec=spec,
-            url=self.url,
-            examples=lambda: self._examples.of_site(spec),
-            budget_bytes=self._budget_bytes,
-            called=None if calls_of is None else lambda: self._examples.of_table(calls_of),
-            origins=partial(_of_table, self, spec.table),
-            reopen=self.address,
-        )
-        return RaggedTensor(source) if spec.layout == RAGGED else LazyTensor(source)
-
-    def _head(self, name: HeadName, spec: SiteSpec) -> LazyTensor | RaggedTensor:
-        """Return one head of a site, without its dimension."""
-        one = self.reader.computed.get(spec.name)
-        place = place_of(self.snapshot, name, spec, stored=None if one is None else one.source)
-        x = self._tensor(spec)
-        if isinstance(x, RaggedTensor):
-            return x[:, place]
-        return x[(*(slice(None),) * x.lead_ndim, place)]
+        return has_token_ids(self, name)
 
     def sql(
         self,
@@ -273,16 +218,7 @@ class StoredSites:
         self._check_open()
         with self._lock:
             if self._connection is None:
-                if self._connect is None:
-                    raise QueryError("This cache was made without SQL; lc.open(url) has it.")
-                asked = Answered.of(self)
-                self._connection = self._connect(
-                    self.snapshot,
-                    self.reader,
-                    self.store,
-                    kept=asked.kept,
-                    statistics=asked.of_site,
-                )
+                self._connection = connected(self, self._connect, self.reader)
             connection = self._connection
         return connection.sql(query, params, tables=tables)
 
@@ -295,10 +231,7 @@ class StoredSites:
             QueryError: the cache was made without SQL.
         """
         self._check_open()
-        if self._connect is None:
-            raise QueryError("This cache was made without SQL; lc.open(url) has it.")
-        kept = Answered.of(self).kept
-        return self._connect(self.snapshot, reader, self.store, kept=kept, statistics=statistics)
+        return connected(self, self._connect, reader, statistics)
 
     def apart(self) -> StoredSites:
         """Return the same without what answers SQL, which may hold it: nothing holds itself then.
@@ -356,8 +289,3 @@ class StoredSites:
             self.reader.close()
         elif self._closes_whole:
             self._whole.close()
-
-
-def _of_table(sites: StoredSites, table: str, rows: np.ndarray) -> tuple[Origin, ...]:
-    # no closure: it is pickled with tensors that are computed of these rows
-    return (Origin(sites, table, rows, slice(None)),)

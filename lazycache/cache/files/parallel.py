@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -46,14 +46,25 @@ def ordered(
 ) -> Iterator[Result]:
     """Yield `work(item)` in order of the items, which are taken only a few ahead.
 
+    Items of a generator are closed at the end, also at that of a failure: whoever keeps its
+    traceback would keep what the generator has open, such as a bar on the screen.
+
     Example:
         >>> list(ordered(lambda i: i * i, range(4), workers=2))
         [0, 1, 4, 9]
     """
-    if workers <= 1:
-        yield from map(work, items)
-        return
-    source, doing = iter(items), _alone(work) if workers >= _cores() else work
+    source = iter(items)
+    try:
+        yield from map(work, source) if workers <= 1 else _ahead(work, source, workers)
+    finally:
+        if isinstance(source, Generator):
+            source.close()
+
+
+def _ahead(
+    work: Callable[[Item], Result], source: Iterator[Item], workers: int
+) -> Iterator[Result]:
+    doing = _alone(work) if workers >= _cores() else work
     with ThreadPoolExecutor(workers, thread_name_prefix="lazycache-read") as pool:
         flying: deque[Future[Result]] = deque()
         try:

@@ -8,53 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from lazycache.cache.files.fetched_tiles import FetchedTiles
 from lazycache.cache.files.gather import empty, words_of
-from lazycache.cache.files.mapped_shards import MappedShards
 from lazycache.cache.files.maps import MOST_MAPS, MapCache, mappable_bytes
+from lazycache.cache.files.open_shards import OpenShards
 from lazycache.cache.files.parallel import ordered, threads
 from lazycache.cache.files.placed_rows import PlacedRows
 from lazycache.cache.files.ragged_rows import Block, Wanted
-from lazycache.cache.files.ragged_shards import FetchedRagged, MappedRagged, RaggedShards
-from lazycache.cache.files.shards import Shards
-from lazycache.cache.files.tiled_shards import MappedTiles, RangesOnly
 from lazycache.cache.reading.costs import Layout, Once, Tally, read_cost, scan_cost
 from lazycache.cache.reading.kept_statistics import Kept
+from lazycache.cache.reading.site_plans import SitePlans, SnapshotShards
 from lazycache.cache.reading.stored_statistics import StoredStatistics, of_plan
 from lazycache.cache.selecting import plan as planning
 from lazycache.cache.selecting import units as unit_selection
 from lazycache.cache.selecting.plan import Rows, SitePlan, as_array
 from lazycache.cache.selecting.units import Units
-from lazycache.errors import SelectionError, SiteNotFoundError, StorageError, nearest
+from lazycache.errors import SelectionError, StorageError
 from lazycache.late_bars import fed_late_bar, hush
 from lazycache.storage.known_files import KnownFiles, StoredFiles
 from lazycache.storage.ranges import MAX_GAP
 from lazycache.storage.store import Store
-from lazycache.types import RAGGED, IoCounters, SiteSpec
+from lazycache.types import RAGGED, IoCounters
 
 BLOCK_BYTES = 8 << 20
 """More scattered rows than this are gathered block by block, on several threads."""
 
 
-class SnapshotShards(Protocol):
-    """What the reader asks of a snapshot."""
-
-    @property
-    def sites(self) -> Any:
-        """Site name to `SiteSpec`."""
-        ...
-
-    def shards(self, site: str) -> Any:
-        """Shards of a site in row order, each with `.ref` and `.row_start`."""
-        ...
-
-
-class Reader:
+class Reader(SitePlans):
     """Reads rows of the sites of one snapshot, and counts what it reads in `io`.
 
     Thread-safe: no lock is held while bytes are read. `check` compares every chunk's checksum when
@@ -74,51 +58,16 @@ class Reader:
         max_gap: int = MAX_GAP,
         files: KnownFiles | None = None,
     ) -> None:
+        super().__init__(snapshot, url=store.url)
         self.io = io
         self._store = store
-        self._snapshot = snapshot
         self._max_gap = max_gap
         self._maps = MapCache(store, max_maps=max_maps, max_bytes=map_bytes or mappable_bytes())
-        self._mapped = MappedShards(self._maps, io, check=check)
         self._files = files or StoredFiles(store)
-        tiles = MappedShards(self._maps, RangesOnly(io), check=check)
-        self._mapped_tiles = MappedTiles(self._mapped, tiles, io)
-        self._fetched = FetchedTiles(self._files, io, check=check, max_gap=max_gap)
-        self._mapped_ragged = MappedRagged(self._mapped, io)
-        self._fetched_ragged = FetchedRagged(self._fetched, self._files, io, max_gap=max_gap)
+        self._shards = OpenShards(store, self._maps, self._files, io, check=check, max_gap=max_gap)
         self._kept_statistics = Kept(self._files, io)
         self._statistics: dict[str, StoredStatistics | None] = {}
-        self._plans: dict[str, SitePlan] = {}
-        self._local: bool | None = None
         self._closed = False
-
-    def spec(self, site: str) -> SiteSpec:
-        """Return what a row of the site is.
-
-        Raises:
-            SiteNotFoundError: there is no such site.
-        """
-        spec: SiteSpec | None = self._snapshot.sites.get(site)
-        if spec is None:
-            there = nearest(site, self._snapshot.sites)
-            raise SiteNotFoundError(f"there is no site {site!r} in {self._store.url}. {there}")
-        return spec
-
-    def plan(self, site: str) -> SitePlan:
-        """Return where the rows of a site lie; built when first asked for (O(its chunks))."""
-        plan = self._plans.get(site)
-        if plan is None:
-            plan = planning.build(self.spec(site), self._snapshot.shards(site))
-            self._plans[site] = plan
-        return plan
-
-    def covered(self, site: str, rows: np.ndarray) -> np.ndarray:
-        """Return for each absolute row whether the site has it: bool[n]. Reads nothing."""
-        return self.plan(site).covered(np.asarray(rows, dtype=np.int64))
-
-    def covered_spans(self, site: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return first rows and stops of the longest runs of rows that the site has."""
-        return self.plan(site).covered_spans()
 
     def take(
         self, site: str, rows: np.ndarray, *, units: tuple[Any, ...] | Units = ()
@@ -136,13 +85,13 @@ class Reader:
         """
         plan, chosen = self._resolve(site, units)
         rows = np.asarray(rows, dtype=np.int64)
-        source, shape = self._source(plan), (len(rows), *chosen.shape)
+        source, shape = self._shards.of(plan), (len(rows), *chosen.shape)
         size = max(1, BLOCK_BYTES // max(1, chosen.count * plan.dtype.itemsize))
         if not math.prod(shape):
             plan.locate(rows)
             return empty(shape, plan.dtype.torch)
         # torch gathers whole runs on its own threads, straight into the result
-        if len(rows) <= size or (chosen.is_run and self._is_local(plan)):
+        if len(rows) <= size or (chosen.is_run and self._shards.are_near(plan)):
             return source.take(plan, rows, units=chosen)
         out = empty(shape, plan.dtype.torch)
         target = words_of(out)
@@ -154,7 +103,8 @@ class Reader:
         pieces, workers = list(planning.blocks(len(rows), size=size)), threads(out.nbytes)
         bar = fed_late_bar()
         for (start, stop), _ in zip(pieces, ordered(fill, pieces, workers=workers), strict=True):
-            if workers > 1 or self._is_local(plan):  # else whoever has fetched it has said so
+            # what one thread alone fetches is told by who fetches it
+            if workers > 1 or self._shards.are_near(plan):
                 bar.advance((stop - start) * chosen.count * plan.dtype.itemsize)
         return out
 
@@ -173,13 +123,13 @@ class Reader:
         """
         plan, chosen = self._resolve(site, units)
         spans = plan.spans(start, stop)
-        if len(spans) == 1 and self._is_local(plan):
-            lent = self._on_this_machine(plan).lend(plan, spans[0], units=chosen)
+        if len(spans) == 1 and self._shards.are_near(plan):
+            lent = self._shards.near(plan).lend(plan, spans[0], units=chosen)
             if lent is not None:
                 return lent
         rows = max(0, stop - start)
         out = empty((rows, *chosen.shape), plan.dtype.torch)
-        self._source(plan).copy(plan, spans, units=chosen, out=out)
+        self._shards.of(plan).copy(plan, spans, units=chosen, out=out)
         return out
 
     def read(self, site: str, rows: Rows, *, units: tuple[Any, ...] | Units = ()) -> torch.Tensor:
@@ -199,9 +149,9 @@ class Reader:
         plan, chosen = self._resolve(site, units)
         for start, stop in planning.blocks(len(rows), size=block_rows):
             part = rows[start:stop]
-            if isinstance(part, range) and part.step == 1 and self._is_local(plan):
+            if isinstance(part, range) and part.step == 1 and self._shards.are_near(plan):
                 for span in plan.spans(part.start, part.stop):
-                    yield self._on_this_machine(plan).view(plan, span, units=chosen)
+                    yield self._shards.near(plan).view(plan, span, units=chosen)
             else:
                 yield self.read(site, part, units=chosen)
 
@@ -215,14 +165,15 @@ class Reader:
     ) -> Tally:
         """Return what `read` would read, or with `block_rows` what `scan` would. Reads nothing."""
         plan, chosen = self._resolve(site, units)
-        layout = Layout(plan, self._is_local(plan), self._max_gap, BLOCK_BYTES)
+        layout = Layout(plan, self._shards.are_near(plan), self._max_gap, BLOCK_BYTES)
         if block_rows is None:
             found = read_cost(layout, rows, chosen)
         else:
             found = scan_cost(layout, rows, chosen, block_rows=block_rows)
         if self._files.extra_bytes and not layout.local:
             found = found.in_blocks(self._files.extra_bytes)
-        new = () if layout.local or not chosen.count else self._fetched.checks(plan, rows, chosen)
+        is_fetched = bool(chosen.count) and not layout.local
+        new = self._shards.fetched.checks(plan, rows, chosen) if is_fetched else ()
         checks = (
             Once((id(self), part.spec.name, i), requests=1, nbytes=int(part.nbytes[i]))
             for part, i in new
@@ -231,7 +182,7 @@ class Reader:
 
     def is_near(self, site: str) -> bool:
         """Whether a site's shards are files of this machine. Reads nothing."""
-        return self._is_local(self._open_plan(site))
+        return self._shards.are_near(self._open_plan(site))
 
     def will_need(self, site: str, spans: Sequence[tuple[int, int]]) -> Callable[[], None] | None:
         """Have rows read from the disk, (first, stop) each, while the caller does other things.
@@ -241,10 +192,7 @@ class Reader:
 
         Cost: some ten microseconds where the rows are in the page cache.
         """
-        plan = self._open_plan(site)
-        if not self._is_local(plan) or plan.tilings:
-            return None
-        return self._mapped.will_need(plan, spans)
+        return self._shards.will_need(self._open_plan(site), spans)
 
     def place(
         self, site: str, rows: np.ndarray, *, units: Units, scattered: bool
@@ -258,10 +206,7 @@ class Reader:
             SelectionError: the site does not have one of the rows.
             CorruptShardError: a shard is not what the log recorded.
         """
-        plan = self._open_plan(site)
-        if not self._is_local(plan) or plan.tilings or plan.spec.layout == RAGGED:
-            return None
-        return self._mapped.place(plan, rows, units=units, scattered=scattered)
+        return self._shards.place(self._open_plan(site), rows, units=units, scattered=scattered)
 
     def widths(self, site: str, rows: np.ndarray) -> np.ndarray:
         """Return the width of each row of a ragged site: int64[n].
@@ -273,7 +218,7 @@ class Reader:
             CorruptShardError: a shard is not what the log recorded.
         """
         plan = self._open_plan(site)
-        return self._ragged(plan).widths(plan, np.asarray(rows, dtype=np.int64))
+        return self._shards.ragged(plan).widths(plan, np.asarray(rows, dtype=np.int64))
 
     def ragged(self, site: str, wanted: Wanted) -> Iterator[Block]:
         """Yield values of rows of a ragged site, in blocks to be copied and dropped.
@@ -287,7 +232,7 @@ class Reader:
             CorruptShardError: a shard is not what the log recorded.
         """
         plan = self._open_plan(site)
-        return self._ragged(plan).blocks(plan, wanted)
+        return self._shards.ragged(plan).blocks(plan, wanted)
 
     def statistics(self, site: str) -> StoredStatistics | None:
         """Return what is stored of the rows of a site beside them; None if there is nothing.
@@ -321,18 +266,3 @@ class Reader:
         if not self.io.progress:
             hush()
         return self.plan(site)
-
-    def _ragged(self, plan: SitePlan) -> RaggedShards:
-        return self._mapped_ragged if self._is_local(plan) else self._fetched_ragged
-
-    def _source(self, plan: SitePlan) -> Shards:
-        return self._on_this_machine(plan) if self._is_local(plan) else self._fetched
-
-    def _on_this_machine(self, plan: SitePlan) -> MappedShards | MappedTiles:
-        return self._mapped_tiles if plan.tilings else self._mapped
-
-    def _is_local(self, plan: SitePlan) -> bool:
-        if self._local is None and plan.shards:
-            # a store is on this machine or it is not: asked once
-            self._local = self._store.local_path(plan.shards[0].path) is not None
-        return bool(self._local)

@@ -42,8 +42,8 @@ from lazycache.types import EXAMPLES
 CONVERTED_ROWS = 4096
 """Rows that are held in both dtypes at a time while values are converted."""
 
-FEW_ROWS = 256
-"""Rows below which nobody asks how long a read takes: it costs nothing more."""
+FEW_BYTES = 1 << 20
+"""Reads below this have no bar: nobody asks how long they take, and a bar would cost a tenth."""
 
 
 class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchNames, LazyBase):
@@ -306,9 +306,9 @@ class LazyTensor(Loads, Feeding, Reductions, RowOperators, RowQueries, TorchName
 
     def _bar(self, rows: Rows, *, fed: bool) -> AbstractContextManager[Bar]:
         """Give the bar of a read that may take long; of the bytes that are handed out."""
-        if len(rows) < FEW_ROWS:
-            return nullcontext(SILENT)
         nbytes = len(rows) * math.prod(self.row_shape) * self.dtype.itemsize
+        if nbytes < FEW_BYTES:
+            return nullcontext(SILENT)
         return late_bar(f"reading {self.site}", total=nbytes, fed=fed)
 
     def cost_of(self, rows: Rows, *, block_rows: int | None = None) -> Tally:

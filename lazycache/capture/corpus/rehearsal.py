@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from lazycache.capture.corpus.batching import Batch
-from lazycache.capture.corpus.estimate import Estimate, Measure, index_bytes
+from lazycache.capture.corpus.estimate import Estimate, index_bytes
 from lazycache.capture.corpus.extract import Annotate, run_batches
+from lazycache.capture.corpus.measure import Measure
 from lazycache.capture.corpus.sampling import spread
 from lazycache.capture.corpus.work import Work
 from lazycache.capture.recorder import Recorder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lazycache.capture.corpus.estimate import Measure, work_of
+from lazycache.capture.corpus.measure import Measure, work_of
 from lazycache.capture.corpus.work import Work
 from lazycache.errors import CaptureError
 from lazycache.progress import bytes_text

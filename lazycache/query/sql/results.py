@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazycache.errors import LazycacheError, QueryError
 from lazycache.query.sql.activity import TICK_S
+from lazycache.query.sql.beginnings import beginning, shown_first
 from lazycache.query.sql.failures import DamagedIndexError
-from lazycache.query.sql.result_faces import LINES, WIDEST, as_html
+from lazycache.query.sql.result_faces import LINES, as_html
 from lazycache.query.sql.tensors import Column, tensors
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from lazycache.query.sql.activity import Activity
     from lazycache.query.sql.engine import Prepared
+
+    _Started = tuple[pa.RecordBatchReader, pa.RecordBatch | None]
 
 _T = TypeVar("_T")
 
@@ -154,14 +157,21 @@ class Result:
         rows = self.arrow()
         return duckdb.from_arrow(rows) if connection is None else connection.from_arrow(rows)
 
-    def batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, rows: int = 65_536, *, first: int | None = None, columns: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the rows as Arrow batches of at most `rows`, without keeping them.
 
         Runs the query anew unless its rows are kept already. One batch is in memory at a time (and
         what sorting or grouping needs inside DuckDB). After `close` the next batch is an error.
+
+        Args:
+            rows: Of a batch, at most.
+            first: Rows that are asked for, as by `LIMIT`; None: all.
+            columns: Columns that are read, the first ones; None: all.
         """
         with self._reading():
-            reader, batch = self._started(rows)
+            reader, batch = self._started(rows, lambda whole: beginning(whole, first, columns))
             self._readers[id(reader)] = reader
         try:
             while batch is not None:
@@ -222,7 +232,7 @@ class Result:
         """Return the first rows, and one more if there are more."""
         with self._reading():
             if self._first is None:
-                some = self._rows if self._rows is not None else self._run(_first_of)
+                some = self._rows if self._rows is not None else self._run(shown_first)
                 self._first = some.limit(LINES + 1).fetchall()
                 if len(self._first) <= LINES and len(some.columns) == len(self.columns):
                     self._rows = some
@@ -261,13 +271,13 @@ class Result:
         with self._activity.call(self._prepared.cursor), self._prepared.explained():
             return ask(self._prepared.to_run())
 
-    def _started(self, rows: int) -> tuple[pa.RecordBatchReader, pa.RecordBatch | None]:
-        """Return a reader and its first batch."""
+    def _started(
+        self, rows: int, part: Callable[[duckdb.DuckDBPyRelation], duckdb.DuckDBPyRelation]
+    ) -> _Started:
+        """Return a reader of a part of the rows, and its first batch."""
 
-        def start(
-            relation: duckdb.DuckDBPyRelation,
-        ) -> tuple[pa.RecordBatchReader, pa.RecordBatch | None]:
-            reader = relation.to_arrow_reader(rows)
+        def start(relation: duckdb.DuckDBPyRelation) -> _Started:
+            reader = part(relation).to_arrow_reader(rows)
             try:
                 return reader, next(reader, None)
             except BaseException:  # nobody else can close it
@@ -281,12 +291,3 @@ class Result:
         reader = self._readers.pop(key, None)
         if reader is not None:
             reader.close()
-
-
-def _first_of(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Return what is shown of a query: its first rows, and of many columns the first ones."""
-    some = relation.limit(LINES + 1)
-    if len(relation.columns) > WIDEST:
-        # by place: names may be the same
-        some = some.project(", ".join(f"#{i}" for i in range(1, WIDEST + 1)))
-    return some.materialize()

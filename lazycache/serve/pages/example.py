@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from lazycache.faces.html import Html
 from lazycache.pictures.marked_text import scale_of
+from lazycache.serve.asked import layer_of
 from lazycache.serve.attention_views import Alone, attention_of, patterns
 from lazycache.serve.example_views import (
     ExampleAsked,
@@ -53,8 +54,9 @@ def _shown(
     layers = patterns(explorer.cache)
     attention = None
     if asked.layer is not None:
-        layer = int(asked.layer) if asked.layer.isdecimal() else asked.layer
-        attention = attention_of(explorer.cache, placed.name, layer, asked.head, asked.query)
+        attention = attention_of(
+            explorer.cache, placed.name, layer_of(asked.layer), asked.head, asked.query
+        )
     return {
         "placed": placed,
         "asked": asked,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from lazycache.serve.answering import ask
 from lazycache.serve.charts import FORMS
 from lazycache.serve.downloads import WRITERS
 from lazycache.serve.explorer import Explorer
+from lazycache.serve.leaving import while_there
 from lazycache.serve.rendering import page
 from lazycache.serve.suggestions import suggested, tables
 
@@ -21,8 +23,17 @@ CHOICES = ("chart", "x", "y")
 """What a person may choose of the chart."""
 
 
-def show(request: Request) -> Response:
+async def show(request: Request) -> Response:
     """Answer a query, or show where to write one; what is wrong with it is said beside it."""
+    return await while_there(request, _answered)
+
+
+async def download(request: Request) -> Response:
+    """Answer a query as a file: the same rows, with whole values."""
+    return await while_there(request, _written)
+
+
+def _answered(request: Request, gone: Event) -> Response:
     explorer: Explorer = request.app.state.explorer
     query = _query(request)
     known: dict[str, Any] = {
@@ -38,19 +49,18 @@ def show(request: Request) -> Response:
     if not query.strip():
         return page(request, "sql.html", known)
     try:
-        answer = ask(explorer, query)
+        answer = ask(explorer, query, gone=gone)
     except (QueryError, ReadOnlyError) as exc:
         return page(request, "sql.html", {**known, "problem": str(exc)}, status=400)
     view = view_of(answer, explorer.limits, known["wanted"])
     return page(request, "sql.html", {**known, "answer": answer, "view": view})
 
 
-def download(request: Request) -> Response:
-    """Answer a query as a file: the same rows, with whole values."""
+def _written(request: Request, gone: Event) -> Response:
     explorer: Explorer = request.app.state.explorer
-    ending = request.url.path.rpartition(".")[2]
+    ending = request.scope["path"].rpartition(".")[2]
     write, kind = WRITERS[ending]
-    text = write(ask(explorer, _query(request), nbytes=explorer.limits.nbytes))
+    text = write(ask(explorer, _query(request), to_file=True, gone=gone))
     named = {"content-disposition": f'attachment; filename="answer.{ending}"'}
     return Response(text, media_type=kind, headers=named)
 

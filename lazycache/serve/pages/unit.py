@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
 from starlette.requests import Request
@@ -9,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from lazycache.serve.explorer import Explorer
+from lazycache.serve.leaving import while_there
 from lazycache.serve.neighbours import neighbours_of
 from lazycache.serve.rendering import fragment, link, page
 from lazycache.serve.unit_views import distribution_of, extremes_of, query_of, statistics_of
@@ -42,14 +44,18 @@ def show(request: Request) -> Response:
     return page(request, "unit.html", {"names": names, **_shown(unit, names)})
 
 
-def near(request: Request) -> Response:
+async def near(request: Request) -> Response:
     """Answer with the neighbours of a unit, which the page asks for when it is there."""
+    return await while_there(request, _near)
+
+
+def _near(request: Request, gone: Event) -> Response:
     explorer: Explorer = request.app.state.explorer
     asked = asked_of(request.query_params)
     if asked is None:
         return RedirectResponse("/unit")
     unit = found(explorer, asked)
-    known = neighbours_of(unit, of=explorer.cache.stored)
+    known = neighbours_of(unit, of=explorer.cache.stored, gone=gone)
     return fragment(request, "unit_neighbours.html", {"unit": unit, "neighbours": known})
 
 

@@ -27,11 +27,14 @@ async function load(place) {
   try {
     const answer = await fetch(place.dataset.load, { headers: { Accept: "text/html" } });
     const text = await answer.text();
-    // a page of its own (an error, a refusal) is not put into this one
-    if (!answer.ok && /<html/i.test(text)) throw new Error(`${answer.status}`);
+    // a page of its own (an error, a refusal) is not put into this one: only what it says
+    if (!answer.ok) {
+      const page = new DOMParser().parseFromString(text, "text/html");
+      throw new Error(page.querySelector(".message")?.textContent ?? `${answer.status}`);
+    }
     place.innerHTML = text;
   } catch (problem) {
-    place.textContent = `This part could not be loaded (${problem.message}). Reload the page.`;
+    place.textContent = `This part could not be loaded: ${problem.message}`;
   }
   place.removeAttribute("aria-busy");
 }

@@ -68,6 +68,19 @@ def test_batches_stream(opened):
     assert reader.io.rows == 10_000, "kept rows are not read again"
 
 
+def test_only_the_beginning_is_read(opened):
+    """Who asks for the first rows and columns reads no others: of 5,000 rows 5."""
+    connection, reader, made = opened
+    result = connection.sql("SELECT row, row AS again, resid_out_0, resid_out_0 FROM tokens")
+    (batch,) = result.batches(2048, first=5, columns=2)
+    assert (batch.num_rows, batch.num_columns, reader.io.rows) == (5, 2, 0)
+    (batch,) = result.batches(2048, first=5, columns=3)
+    assert batch.column(2).to_pylist() == made.values["resid_out_0"][:5].tolist()
+    assert reader.io.rows == 5
+    result.fetchall()
+    assert [one.num_rows for one in result.batches(2, first=5)] == [2, 2, 1]
+
+
 def test_values_have_pythons_types(opened):
     """Large sums are whole numbers; times are datetimes."""
     connection, *_ = opened
