@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
+from lazycache.added_sites import AddedSites, Wanted
+from lazycache.addition_writer import AdditionWriter
 from lazycache.capture.corpus.batching import CHECKSUM, Batch, plan_batches, without
 from lazycache.capture.corpus.corpus import Corpus, longest_input
 from lazycache.capture.corpus.estimate import Estimate
-from lazycache.capture.corpus.extract import Annotate, Progress, refuse_gradients, run_batches
+from lazycache.capture.corpus.extract import Progress, refuse_gradients, run_batches
 from lazycache.capture.corpus.items import Item
-from lazycache.capture.corpus.provenance import describe_capture
 from lazycache.capture.corpus.rehearsal import Outlook, rehearse
 from lazycache.capture.corpus.room import FirstBatch, check_room
-from lazycache.capture.corpus.same_run import (
-    addition_name,
-    check_same_addition,
-    describe_addition,
-    run_of,
-    stored_examples,
-)
+from lazycache.capture.corpus.same_run import run_of, stored_examples
 from lazycache.capture.corpus.stored_corpus import StoredCorpus
 from lazycache.capture.inputs.example_ids import ExampleIds
 from lazycache.capture.recorder import Recorder
-from lazycache.capture.sites.projection import projection_weight
-from lazycache.capture.sites.resolve import resolve_sites
 from lazycache.capture.values.layouts import Layouts, make_layouts
-from lazycache.capture.values.reduce import Transform, make_reductions
-from lazycache.catalog.identity import check_decides
 from lazycache.catalog.run_info import section, whole_number
 from lazycache.catalog.snapshot import Snapshot
 from lazycache.catalog.stored_examples import Tokens
 from lazycache.catalog.table_columns import column_by_example
-from lazycache.errors import CaptureError, LazycacheError
+from lazycache.errors import CaptureError
 from lazycache.options import limits_of
 from lazycache.peers import ALONE, Peers
 from lazycache.progress import Bar, progress_bar
@@ -47,29 +37,14 @@ from lazycache.reporting import reporter
 from lazycache.session import Nowhere
 from lazycache.storage.free_space import free_bytes
 from lazycache.storage.store import Store
-from lazycache.types import RowBatch, RunInfo, Sink
+from lazycache.types import RowBatch, Sink
 from lazycache.writer.cover import CoverSink
-from lazycache.writer.parts import Place
 from lazycache.writer.ranks import Ranks
 from lazycache.writer.settings import Settings
-from lazycache.writer.writer import IDLE, DatasetWriter, WriterProgress
+from lazycache.writer.writer import WriterProgress
 
 _SAMPLE = 40
 """Batches among which a dry run chooses those that it runs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is added: sites, and how their values are stored."""
-
-    sites: str | Iterable[str]
-    """Names or patterns."""
-    dtype: torch.dtype | None
-    """Cast of floating-point values."""
-    pool: str | None
-    """How the rows of an example become one."""
-    transform: Mapping[str, Transform] | None
-    """Pattern to a function of the rows."""
 
 
 class Addition:
@@ -112,16 +87,19 @@ class Addition:
         self._store = store
         self._snapshot = snapshot
         self._peers = Peers(ranks, commit="own", overwrite=False)
-        self._wanted = wanted
-        self._settings = settings
         self._run = run_of(snapshot, run, url=store.url)
         self._limits = limits_of(*batches, section(self._run.info, "batches"))
         self._given = None if corpus is None else self._as_captured(corpus)
-        resolved = resolve_sites(model, wanted.sites)
-        self._points, self._projections = resolved.points, resolved.projections
+        self._added = AddedSites(model, wanted)
+        self._points = self._added.points
         self._settings = replace(settings, tiles=make_layouts(self._points, layout))
         refuse_gradients(self._points)
-        self._note = self._described(None if corpus is None else corpus.tokenizer, given)
+        note = self._added.describe(
+            self._run,
+            snapshot.runs,
+            tokenizer=None if corpus is None else corpus.tokenizer,
+            given=given,
+        )
         self._stored = stored_examples(store, snapshot, run)
         self._corpus = StoredCorpus(
             self._stored,
@@ -135,8 +113,14 @@ class Addition:
                 "Give the corpus that they came from."
             )
         self._lacking = {name: ~self._stored.covered(name) for name in self._points}
-        self._under_way: list[int] = []
-        self._writer: DatasetWriter | None = None
+        self._writer = AdditionWriter(
+            store,
+            snapshot,
+            run=self._run,
+            note=note,
+            settings=self._settings,
+            arrays=self._added.arrays,
+        )
         self._recorder(Nowhere(), {})  # refuses arguments that do not fit, before anything runs
 
     def execute(self, *, show: bool, check_disk: bool) -> None:
@@ -165,7 +149,7 @@ class Addition:
         with ExitStack() as stack:
             stack.enter_context(self._corpus)
             self._match(show=show)
-            stack.enter_context(self._closing())
+            stack.enter_context(self._writer.closing())
             recorder = stack.enter_context(self._recorder(first, sink.expected))
             count = round(int(pending.sum()) / self._peers.ranks.world_size)
             bar = stack.enter_context(progress_bar("add", total=count, unit=" examples", show=show))
@@ -174,7 +158,7 @@ class Addition:
                 self._model,
                 self._batches(pending, sink.expected),
                 points=list(self._points.values()),
-                annotate=self._annotate(recorder),
+                annotate=self._added.annotate(recorder),
                 progress=reporter(bar, self, lambda done: _seconds_left(done, tokens)),
             )
 
@@ -190,7 +174,7 @@ class Addition:
                 batches,
                 points=list(self._points.values()),
                 recorder=lambda sink: self._recorder(sink, expected),
-                annotate=self._annotate,
+                annotate=self._added.annotate,
                 left=self._corpus.work(pending),
                 outlook=Outlook(
                     url=self._store.url,
@@ -203,7 +187,7 @@ class Addition:
     @property
     def progress(self) -> WriterProgress:
         """Rows and bytes taken over, queued and committed."""
-        return IDLE if self._writer is None else self._writer.progress
+        return self._writer.progress
 
     @property
     def queue_bytes(self) -> int:
@@ -218,26 +202,6 @@ class Addition:
         """Return the corpus, read as the run read it; its columns are stored."""
         length = self._run.info.get("max_length", longest_input(self._model, corpus.tokenizer))
         return replace(corpus, max_length=length, keep=())
-
-    def _described(self, tokenizer: Any, given: Mapping[str, Any]) -> RunInfo:
-        """Describe the addition, and refuse one that does not fit its run."""
-        wanted = self._wanted
-        details = describe_capture(
-            self._model,
-            self._points,
-            tokenizer=tokenizer,
-            dtype=wanted.dtype,
-            positions=given.get("positions", "all"),
-            pool=wanted.pool,
-            reductions=make_reductions(self._points, pool=wanted.pool, transform=wanted.transform),
-        )
-        said = {key: details.get(key, value) for key, value in given.items()}
-        info = describe_addition(self._run.name, self._run.info, details, given=said)
-        name = addition_name(self._run.name, self._points)
-        known = self._snapshot.runs.get(name)
-        if known is not None:
-            check_same_addition(known.info, info)
-        return RunInfo(name, info)
 
     def _pending(self) -> np.ndarray:
         """Return bool[examples]: which of them lack one of the sites."""
@@ -256,39 +220,7 @@ class Addition:
 
     def _recorder(self, sink: Sink, expected: Mapping[int, Tokens]) -> Recorder:
         """Return a recorder of the stored rows."""
-        wanted = self._wanted
-
-        def stored(_: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
-            keep = torch.zeros(mask.shape, dtype=torch.bool)
-            for row, example in enumerate(self._under_way):
-                keep[row, torch.from_numpy(expected[example].positions.astype(np.int64))] = True
-            return keep.to(mask.device)
-
-        return Recorder(
-            self._model,
-            self._points,
-            sink,
-            tokenizer=None,
-            positions="all" if self._corpus.is_complete else stored,
-            dtype=wanted.dtype,
-            columns=None,
-            next_example=0,
-            allow_empty=True,
-            pool=wanted.pool,
-            transform=wanted.transform,
-        )
-
-    def _annotate(self, recorder: Recorder) -> Annotate:
-        """Return what says whose rows come next: to the recorder, and to the choice of rows."""
-
-        def annotate(
-            *, example: Any = None, mask: Any = None, columns: Mapping[str, Any] | None = None
-        ) -> None:
-            del columns  # those of the examples are stored
-            self._under_way = example
-            recorder.annotate(example=example, mask=mask)
-
-        return annotate
+        return self._added.recorder(sink, expected=expected, keeps_all=self._corpus.is_complete)
 
     def _batches(self, pending: np.ndarray, expected: dict[int, Tokens]) -> Iterator[Batch]:
         """Give the batches that have something to add, as the run had them."""
@@ -304,33 +236,10 @@ class Addition:
                 yield from without(batch, done)
 
     def _sink(self) -> CoverSink:
+        writer = self._writer
         return CoverSink(
-            self._stored, cover=self._cover, commit=self._commit, lacking=self._lacking
+            self._stored, cover=writer.cover, commit=writer.commit, lacking=self._lacking
         )
-
-    def _cover(self, batch: RowBatch, places: Mapping[str, Place]) -> None:
-        if self._writer is None:
-            self._writer = self._begin()
-        self._writer.cover(batch, places)
-
-    def _begin(self) -> DatasetWriter:
-        """Begin to write: the first change to the place."""
-        check_decides(self._store)
-        arrays = {
-            name: projection_weight(self._model, bound) for name, bound in self._projections.items()
-        }
-        return DatasetWriter(
-            self._store,
-            snapshot=self._snapshot,
-            run=self._run,
-            notes=[self._note],
-            settings=self._settings,
-            arrays=arrays,
-            same_run=lambda theirs: check_same_addition(theirs.info, self._note.info),
-        )
-
-    def _commit(self) -> int:
-        return self._snapshot.version if self._writer is None else self._writer.commit()
 
     def _room_check(self, pending: np.ndarray) -> Callable[[RowBatch], None]:
         """Return the check of the first batch against what is free."""
@@ -345,24 +254,6 @@ class Addition:
             )
 
         return check
-
-    @contextmanager
-    def _closing(self) -> Iterator[None]:
-        """Commit at the end, also after an error, which stays the one that is raised."""
-        try:
-            yield
-        except BaseException as error:
-            try:
-                self._close()
-            except LazycacheError as exc:
-                if exc is not error:
-                    error.add_note(f"What was not committed is lost: {exc}")
-            raise
-        self._close()
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
 
 
 def _counted(items: Iterable[Item], bar: Bar) -> Iterator[Item]:

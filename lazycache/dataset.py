@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import torch
 from torch import nn
 
-from lazycache.addition import Addition, Wanted
+from lazycache.added_sites import Wanted
+from lazycache.addition import Addition
 from lazycache.capture.corpus.corpus import Corpus, longest_input
 from lazycache.capture.corpus.estimate import Estimate
 from lazycache.capture.inputs.where import Where

@@ -25,13 +25,7 @@ from lazycache.late_bars import hush, late_bar
 from lazycache.progress import SILENT, Bar
 from lazycache.rewritten_parts import Part, Shown, parts
 from lazycache.storage.store import Store
-from lazycache.types import (
-    CALLS_OF,
-    INDEX_COLUMNS,
-    RowBatch,
-    SiteBlock,
-    TableBlock,
-)
+from lazycache.types import CALLS_OF, INDEX_COLUMNS, RowBatch, SiteBlock, TableBlock
 from lazycache.writer.settings import Settings
 from lazycache.writer.writer import DatasetWriter
 

@@ -9,6 +9,7 @@ from test_progress import in_terminal
 
 import lazycache as lc
 from lazycache import late_bars
+from lazycache.cache.aggregates.row_stream import RowStream
 from lazycache.late_bars import fed_late_bar, late_bar
 from lazycache.progress import progress_bar
 from lazycache.samples import pattern_cache, small_cache
@@ -151,3 +152,19 @@ def test_an_error_ends_the_bar(shown):
             bar.advance(1)
             raise ZeroDivisionError
     assert [one.closed for one in shown] == [True, True]
+
+
+def test_an_interrupted_question_leaves_no_bar(shown, monkeypatch):
+    """Ctrl-C in the work on a block ends the bar, though a shell keeps the traceback."""
+
+    def interrupted(_stream, _block):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RowStream, "matrix", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        READS["an aggregate"](small_cache())
+    assert [one.closed for one in shown] == [True]
+    with late_bar("the next one", total=10) as bar:
+        bar.advance(1)
+    assert shown[-1].what == "the next one"
+    assert kept.tb is not None

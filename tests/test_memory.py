@@ -53,13 +53,13 @@ def test_a_capture_of_1_gb_stays_within_queue_and_forward_pass(tmp_path):
 
 
 LIMIT = 1 << 30
-BLOCKS, BLOCK_ROWS, WIDTH = 384, 2048, 1024  # 384 blocks of 16 MB of float64: 6 GB
+BLOCKS, BLOCK_ROWS, WIDTH = 96, 16_384, 1024  # 96 blocks of 64 MB of float32: 6 GB
 
 WRITE = f"""
     import sys, torch, lazycache as lc
     from torch import nn
 
-    base = torch.arange({WIDTH}, dtype=torch.float64) % 7
+    base = torch.arange({WIDTH}.0) % 7
     period = base + (torch.arange({BLOCK_ROWS} + 97) % 97)[:, None]  # the rows repeat
     model = nn.Identity()
     with lc.capture(model, sys.argv[1], ":out", commit_bytes=2 << 30, statistics=False) as run:

@@ -54,6 +54,16 @@ def test_a_terminal_of_any_size_shows_plain_counts(columns):
     assert len(lines[-1]) > (columns or 80) - 3
 
 
+def test_a_narrow_terminal_loses_the_end_of_a_note_and_not_the_bar():
+    """Whole parts of a note are left out, the last first, until the bar has its letters."""
+    code = SCRIPT.replace("1,234 tokens/s", "1,234 tokens/s, 98.3 MB/s, queue 1%, 30 GB free")
+    line = in_terminal(80, code=code)[-1]
+    assert re.fullmatch(
+        r"capture: 100%\|█{6,}\| 100/100 examples \[00:0\d<00:00, 1,234 tokens/s, 98.3 MB/s\]", line
+    )
+    assert in_terminal(120, code=code)[-1].endswith("98.3 MB/s, queue 1%, 30 GB free]")
+
+
 def test_without_a_total_the_bar_counts():
     """Of a stream nobody knows the end of, the bar says how much was done."""
     line = in_terminal(80, total=None)[-1]
@@ -67,8 +77,9 @@ def test_a_bar_that_is_told_how_long_it_takes_says_so():
 
 
 def test_a_bar_that_is_not_wanted_is_not_there():
-    """show=False draws nothing on a terminal."""
+    """show=False draws nothing on a terminal, and nor does work of which there is none."""
     assert in_terminal(80, show=False) == []
+    assert in_terminal(80, total=0) == []
 
 
 def test_a_pipe_sees_nothing():

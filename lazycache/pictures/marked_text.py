@@ -32,7 +32,10 @@ LETTERS = 400
 """Letters of a token that are shown."""
 
 _ARROW = re.compile("[⏎⇥∅]")
-_RUN = re.compile(r"(.)\1{16,}", re.DOTALL)
+SHORT = 4
+"""How often a letter or a blank is shown that comes again and again."""
+
+_RUN = re.compile(r"(.)\1{8,}", re.DOTALL)
 """One letter or blank again and again: rules and indents fill the lines around a hit."""
 
 _GAP = re.compile(r" +(?=[^ \n])")
@@ -120,7 +123,9 @@ position 1">&lt;b&gt;</span>
     parts = [f"…{first}" if before else ""]
     for i, shown in enumerate(texts):
         attribute = paint(_step(passage.values[i], most), i == passage.hit)
-        spaces, word = _parted(shown if lines else _RUN.sub(_brief, shown))
+        spaces, word = _parted(shown)
+        if not lines:
+            spaces, word = spaces[:SHORT], _RUN.sub(_brief, word)
         word = _shown(word, lines=lines, letters=letters) or label(passage.tokens[i])
         address = None if link is None else link(i)
         parts.append(f"{spaces}{_element(word, attribute, _said(passage, i), address)}")
@@ -181,7 +186,7 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def _brief(run: re.Match[str]) -> str:
-    return f"{run[1] * 6}…"
+    return f"{run[1] * SHORT}…"
 
 
 def _shown(text: str, *, lines: bool, letters: int) -> str:
@@ -197,4 +202,8 @@ def _element(shown: str, attribute: str, said: str, address: str | None) -> str:
     name = "bdi" if any(unicodedata.bidirectional(c) in {"R", "AL"} for c in shown) else "span"
     inside = _ARROW.sub(r"<small>\g<0></small>", escape(shown))
     element = f'<{name}{attribute} title="{escape(said)}">{inside}</{name}>'
-    return element if address is None else f'<a href="{escape(address)}">{element}</a>'
+    if address is None:
+        return element
+    # who hears the page needs a name where there are blanks
+    spoken = "" if shown.strip() else f' aria-label="{escape(said)}"'
+    return f'<a href="{escape(address)}"{spoken}>{element}</a>'

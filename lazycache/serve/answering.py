@@ -30,8 +30,8 @@ TOO_LONG = (
     "waits longer; `lazycache sql` as long as it takes."
 )
 TOO_LARGE = (
-    "More than {most} in {rows} rows, and a page hands out no more. Choose fewer columns, "
-    "or write a file with `lazycache sql --output FILE`."
+    "More than {most} in the first rows ({rows}), and a page hands out no more. Choose fewer "
+    "columns, or write a file with `lazycache sql --output FILE`."
 )
 
 STEP = 64
@@ -123,7 +123,7 @@ def _ended(result: Result, seconds: float, gone: Event) -> Iterator[None]:
     def watch() -> None:
         until = time.monotonic() + seconds
         while not done.wait(min(seconds, TICK_S)):
-            if gone.is_set() or time.monotonic() > until:
+            if time.monotonic() > until:
                 late.set()
                 result.close()
                 return

@@ -99,23 +99,31 @@ def attention_of(
     if len(cache.snapshot.runs) > 1:
         cache = cache.where("run = ?", [name.run])
     found = cache.attention(name.example, layer)
-    values = numbers_of(found)
-    numbers = heads_of(cache, found.site, len(values))
-    drawn = [Head(n, _unlabelled(values[i], n, SMALL)) for i, n in enumerate(numbers[:MOST_HEADS])]
+    count = found.values.shape[0] if _has_heads(found) else 1
+    numbers = heads_of(cache, found.site, count)
+    drawn = [
+        Head(n, _unlabelled(numbers_of(found, i), n, SMALL))
+        for i, n in enumerate(numbers[:MOST_HEADS])
+    ]
     alone = None
     if head is not None:
         if head not in numbers:
             there = ", ".join(map(str, numbers))
             raise SiteNotFoundError(f"there is no head {head} in {found.site}. There are: {there}.")
-        alone = _alone(found, values[numbers.index(head)], head, query)
-    return Attention(found.site, drawn, len(values) - len(drawn), alone)
+        alone = _alone(found, numbers_of(found, numbers.index(head)), head, query)
+    return Attention(found.site, drawn, count - len(drawn), alone)
 
 
-def numbers_of(found: AttentionMap) -> np.ndarray:
-    """Return attention as float32[heads, query, key], NaN as 0."""
-    wide: np.ndarray = found.values.detach().cpu().to(torch.float32).numpy()
-    known = np.where(np.isnan(wide), 0, wide)  # as nothing: a picture has no colour for it
-    return known if known.ndim == 3 else known[None]  # noqa: PLR2004  # heads, queries and keys
+def _has_heads(found: AttentionMap) -> bool:
+    return found.values.ndim == 3  # noqa: PLR2004  # heads, queries and keys
+
+
+def numbers_of(found: AttentionMap, at: int) -> np.ndarray:
+    """Return the attention of a head, by its place, as float32[query, key], NaN as 0."""
+    # one after the other: all heads of a long example are large in float32
+    values = found.values[at] if _has_heads(found) else found.values
+    wide: np.ndarray = values.detach().cpu().to(torch.float32).numpy()
+    return np.where(np.isnan(wide), 0, wide)  # as nothing: a picture has no colour for it
 
 
 def heads_of(cache: ActivationCache, site: str, count: int) -> list[int]:

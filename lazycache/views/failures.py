@@ -29,7 +29,9 @@ def told() -> Iterator[None]:
             warnings.showwarning = _show_warning
             yield
     except LazycacheError as exc:
-        _tell(type(exc).__name__, str(exc))
+        # of those that are errors of the system too, `str` begins with a number
+        said = exc.strerror if isinstance(exc, OSError) else None
+        _tell(type(exc).__name__, said or str(exc))
         sys.exit(FAILED)
     except SystemExit as exc:
         if exc.code == INTERRUPTED:  # typer has made it of Ctrl-C, and said nothing

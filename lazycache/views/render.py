@@ -88,8 +88,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     out = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], int | float) or row[i] is None for row in rows)
-        side = "right" if numbers or name in LEADING else "left"
-        out.add_column(escape(harmless(name)), justify=side, overflow="fold")
+        out.add_column(
+            escape(harmless(name)),
+            justify="right" if numbers or name in LEADING else "left",
+            overflow="fold",
+        )
     for row in rows:
         out.add_row(*(cell(value) for value in row))
     return out

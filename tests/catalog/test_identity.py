@@ -80,6 +80,16 @@ def test_no_dataset_says_what_is_there(store, tmp_path):
         read_identity(store)
 
 
+def test_a_misspelt_folder_finds_the_datasets_beside_it(tmp_path):
+    """Of the folders beside it, datasets with a like name are offered, and nothing else."""
+    create_dataset(LocalStore(tmp_path / "acts-gpt2", create=True))
+    (tmp_path / "acts-gpt3").mkdir()
+    with pytest.raises(DatasetNotFoundError, match=r"is there\. Nearest beside it: acts-gpt2\.$"):
+        read_identity(LocalStore(tmp_path / "act-gpt2", create=False))
+    with pytest.raises(DatasetNotFoundError, match=r"nothing is there\.$"):
+        read_identity(LocalStore(tmp_path / "thesis", create=False))
+
+
 def test_a_newer_format_asks_for_an_upgrade(store):
     """A dataset of format 2 is not read as if it were 1."""
     store.put("lazycache.json", json.dumps({**IDENTITY_RECORD, "version": 2}).encode())

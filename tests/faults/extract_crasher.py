@@ -28,7 +28,7 @@ def make_data() -> list[dict]:
     chance = random.Random(3)
     return [
         {"input_ids": [chance.randrange(97) for _ in range(chance.randint(1, 24))], "label": i % 5}
-        for i in range(160)
+        for i in range(80)
     ]
 
 

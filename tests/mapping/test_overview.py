@@ -126,7 +126,7 @@ def test_joined_datasets_and_values_in_memory_stand_beside_each_other(cache, url
     assert [place.url for place in found.places] == [str(url)] * 2
     said = as_text(found)
     assert "x_1 … x_2 (2)" in said
-    assert "\x1b" not in said + as_html(found)
+    assert "\x1b" not in said + as_html(found) + repr(cache) + str(cache)
     empty = overview(lc.ActivationCache())
     assert as_text(empty) == "ActivationCache in memory, 0 keys"
     assert "0 keys" in as_html(empty)

@@ -1,5 +1,7 @@
 """Highlights: every token of a text is there, as text, in the colour of its number."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,26 @@ def test_words_stand_as_they_are_read() -> None:
     lines = passage(["a", "\n\n", "  b"], [0.0] * 3, left_out=(0, 1200))
     assert Shown.of(marked_text(lines, 1.0)).text == "a⏎\n⏎\n  b … 1,200 more tokens"
     assert Shown.of(marked_text(lines, 1.0, lines=False)).text.startswith("a⏎⏎  b")
+
+
+def test_what_comes_again_and_again_is_short_among_others() -> None:
+    """Rules and indents, of a token's own, fill no lines around a hit; a whole text has them."""
+    tokens = ["-" * 9, " " * 9, " " * 9 + "a", "-" * 8]
+    passage = Passage(0, np.arange(4), [0, 1, 2, 3], tokens, [None] * 4, None, (0, 0))
+    assert Shown.of(marked_text(passage, 1.0)).text == "".join(tokens)
+    brief = marked_text(passage, 1.0, lines=False)
+    assert Shown.of(brief).text == "----…    …    a--------"
+    assert f'title="{tokens[0]}: no value, position 0"' in brief
+
+
+def test_links_of_blanks_have_a_name() -> None:
+    """Who hears a page is told of a token that leads somewhere and shows nothing; others say it."""
+    passage = Passage(0, np.arange(2), [0, 1], ["a", "  "], [None] * 2, None, (0, 0))
+    html = marked_text(passage, 1.0, paint=by_class, link=lambda place: f"/{place}")
+    assert re.findall("<a .*?>", html) == [
+        '<a href="/0">',
+        '<a href="/1" aria-label="··: no value, position 1">',
+    ]
 
 
 def test_what_cannot_be_shown_is_refused() -> None:

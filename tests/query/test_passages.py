@@ -84,7 +84,7 @@ def test_what_has_no_tokens_is_refused(cache) -> None:
         (torch.zeros(3, 2), 0, 0, "is of no dataset"),
         ("x", 0, 9, r"there is no example 9 in .* are from 0 to 3\."),
         ("x", 0, True, "by its id, a number, not True"),
-        ("x", None, 0, "a unit is 1 indices"),
+        ("x", None, 0, "is one number"),
     ):
         with pytest.raises(QueryError, match=said):
             passages_of(cache, site, unit, [example])

@@ -1,5 +1,5 @@
 import pytest
-from page_helpers import HERE, client
+from page_helpers import HERE, Tags, client
 
 from lazycache.errors import QueryError, StorageError
 from lazycache.samples import small_cache
@@ -53,6 +53,18 @@ def test_a_cookie_of_another_explorer_lets_nobody_in(cache):
     assert mine.get("/", headers={"cookie": "a=\x01;;=="}).status_code == 403
 
 
+def test_cookies_of_others_lock_nobody_out(cache):
+    """Whatever else this machine's servers have left, the cookie of this explorer is found."""
+    browser = client(cache, token="secret")
+    first = browser.get("/?token=secret", follow_redirects=False)
+    name, _, value = first.headers["set-cookie"].partition(";")[0].partition("=")
+    for others in ('a={"x": "y, z"}; ', "b c; =d; ", f"{name}=old; "):
+        found = client(cache, token="secret").get(
+            "/", headers={"cookie": f"{others}{name}={value}; e=f"}
+        )
+        assert found.status_code == 200
+
+
 def test_the_token_never_leads_to_another_site(cache):
     """An address that begins with two slashes would be a host to a browser: it gets one."""
     answer = client(cache, token="secret").get(
@@ -61,7 +73,28 @@ def test_the_token_never_leads_to_another_site(cache):
     assert answer.headers["location"] == "/evil.example/"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8765", ""])
+@pytest.mark.parametrize("path", ["//evil.example", "/%5Cevil.example", "/%09/evil.example"])
+def test_the_page_that_refuses_leads_to_no_other_site(cache, path):
+    """The link on it stays here, however the path was spelled: browsers read other signs as a /."""
+    page = Tags(client(cache, token="secret").get(f"{HERE}{path}").text)
+    (again,) = [one["href"] for one in page.all("a") if "evil" in one["href"]]
+    assert again in {"/evil.example", "/%5Cevil.example", "/%09/evil.example"}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "127.0.0.1.evil.example:8765", ""),
+        # what would be read as another path, or cannot be read at all
+        *(
+            "127.0.0.1:1/static/?",
+            "127.0.0.1/static/#",
+            "localhost:1@evil.example",
+            "[::1",
+            "[::1]e",
+        ),
+    ],
+)
 def test_another_name_of_this_machine_is_refused(cache, host):
     """A page whose name was turned to this machine (DNS rebinding) gets nothing, token or not."""
     answer = client(cache).get("/", headers={"host": host})
@@ -75,9 +108,10 @@ def test_the_names_of_this_machine_are_taken(cache):
         assert client(cache).get("/", headers={"host": host}).status_code == 200
 
 
-def test_other_pages_ask_nothing_but_may_link(cache):
-    """A picture or a script of another site is refused; a link on it may be followed."""
-    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_other_pages_ask_nothing_but_may_link(cache, site):
+    """What a page elsewhere, or at another port, embeds is refused; its links may be followed."""
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
     assert client(cache).get(ADDRESS, headers=headers).status_code == 403
     headers["sec-fetch-mode"] = "navigate"
     assert client(cache).get(ADDRESS, headers=headers).status_code == 200

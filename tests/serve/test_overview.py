@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import lazycache as lc
 from lazycache.samples import pattern_cache
+from lazycache.serve import dataset_views
 from lazycache.views.cli import app
 
 
@@ -60,6 +61,14 @@ def test_norms_of_what_is_far_are_not_read():
     found = pattern_cache()
     assert "Not known for little" in client(found).get("/overview/norms").text
     assert found.io.statistics_requests == 0
+
+
+def test_the_last_runs_are_shown(odd, monkeypatch):
+    """Of many runs the last are listed, and the page says how many came before."""
+    monkeypatch.setattr(dataset_views, "RUNS", 1)
+    text = Tags(client(odd).get("/").text).text
+    assert "1 earlier runs" in text
+    assert ("Run second" in text, "Run main" in text) == (True, False)
 
 
 def test_a_condition_is_shown(cache):

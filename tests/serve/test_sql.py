@@ -7,7 +7,9 @@ import time
 import pytest
 from page_helpers import ODD_TOKENS, Tags, client, odd_cache
 
+from lazycache.errors import QueryError
 from lazycache.faces.html import Html
+from lazycache.serve.answering import ask
 from lazycache.serve.axes import Axis
 from lazycache.serve.charts import Chart, chosen, drawn
 
@@ -61,6 +63,42 @@ def test_rows_columns_and_letters_have_bounds(browser):
     assert "0.5, 1, 2, 3, … 6 in all" in vectors.text
 
 
+def test_only_what_is_shown_is_read(cache):
+    """A star reads the sites of the columns that are shown, and the rows."""
+    before = cache.io.rows
+    asked(client(cache, rows=2, columns=4), "SELECT * FROM tokens")
+    assert cache.io.rows == before
+    asked(client(cache, rows=2), "SELECT resid_out_0 AS a, resid_out_1 AS b FROM tokens")
+    assert cache.io.rows == before + 6
+
+
+def test_an_answer_that_is_too_large_to_hold_is_cut(cache):
+    """Rows are shown until they are too large, one at least; the page says that there are more."""
+    query = "SELECT repeat('x', 3000) AS t FROM range(200)"
+    page = Tags(asked(client(cache, held=10_000), query).text)
+    assert "The first 3 rows in " in page.text
+    assert "The first 1 row in " in Tags(asked(client(cache, held=9), query).text).text
+
+
+def test_nested_values_are_shortened_and_nothing_fails(cache):
+    """Maps, structs, lists in lists and dates beyond Python's years have a cell each."""
+    shown = (
+        ("map(range(9), range(9))", "0: 0, 1: 1, 2: 2, 3: 3, … 9 in all"),
+        ("{'a': 'nan'::FLOAT, '<b>': [1, 2]}", "{a: nan, <b>: [2]}"),
+        ("[[1, 2], NULL, []]", "[[2], NULL, [0]]"),
+        ("union_value(num := 2)", "2"),
+        ("DATE '9999-01-01' + INTERVAL 9 YEAR", "10008-01-01"),
+        ("['infinity'::DATE]", "out of range"),
+    )
+    browser = client(cache)
+    query = f"SELECT {', '.join(f'{sql} AS c{at}' for at, (sql, _) in enumerate(shown))}"
+    page = Tags(asked(browser, query).text)
+    assert [said for _, said in shown if said not in page.text] == []
+    (line,) = json.loads(browser.get("/sql.json", params={"q": query}).text)
+    assert (line["c1"], line["c2"]) == ({"a": None, "<b>": [1, 2]}, [[1, 2], None, []])
+    assert browser.get("/sql.csv", params={"q": query}).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -91,6 +129,18 @@ def test_a_query_ends_in_time(cache):
     assert "ended after 0.2 seconds" in answer.text
     assert time.monotonic() - began < 20
     assert asked(browser, "SELECT 1").status_code == 200
+
+
+def test_a_query_ends_when_nobody_waits_for_it(cache):
+    """A reader who leaves ends the query, and does not wait for a turn either."""
+    explorer = client(cache, seconds=60).app.state.explorer
+    gone = threading.Event()
+    threading.Timer(0.1, gone.set).start()
+    with pytest.raises(QueryError, match="Nobody waits for this"):
+        ask(explorer, ENDLESS, gone=gone)
+    assert explorer.sql_turn.acquire(timeout=0)
+    with pytest.raises(QueryError, match="Nobody waits for this"):
+        ask(explorer, ENDLESS, gone=gone)
 
 
 def test_one_query_runs_at_a_time(cache):
@@ -130,7 +180,7 @@ def test_a_file_has_a_bound_and_its_names(browser):
     """Rows that are too large are refused, and columns of one name where an object is made."""
     large = browser.get("/sql.csv", params={"q": "SELECT repeat('x', 9000) AS t"})
     assert large.status_code == 400
-    assert "The first 1 rows are 5 kB already" in Tags(large.text).text
+    assert "More than 5 kB in the first rows (1)" in Tags(large.text).text
     twice = browser.get("/sql.json", params={"q": "SELECT 1 AS a, 2 AS a"})
     assert "Two columns are called 'a'" in Tags(twice.text).text
 

@@ -45,6 +45,7 @@ def test_info_says_what_the_dataset_is(dataset):
     assert f"{cache.snapshot.rows('tokens'):,} tokens" in out
     assert cache.snapshot.identity.uuid in out
     assert "BertModel" in out
+    assert max(map(len, out.splitlines()[1:])) <= 152  # a configuration fills no screen
 
 
 def test_head_prints_whose_rows_and_their_values(dataset):
@@ -196,6 +197,7 @@ CAPTURE = ["capture", "MODEL", "corpus.txt", "out", "-s", "embed"]
     ("arguments", "message"),
     [
         (["ls", "nowhere"], "DatasetNotFoundError"),
+        (["ls", "corpus.txt"], "StorageError: Could not read 'lazycache.json'"),
         (["head", "DATASET", "resid_ot_2"], "resid_out_2"),
         (["sql", "DATASET", "SELECT tokn FROM tokens"], "token"),
         (["sql", "DATASET", "SELECT 1", "--format", "xml"], "table, csv, json"),

@@ -124,7 +124,7 @@ def test_the_figures_of_the_tour_are_those_of_the_values(dataset, capsys):
     assert f"6.14 kB of {len(values) * 384 * 4 / 1e6:.3g} MB touched; first numbers {first}" in out
     tokens = [token for (token,) in cache.sql("SELECT token FROM tokens ORDER BY row").fetchall()]
     best = values.argmax()
-    line = out[out.index("activation  before") :].splitlines()[1]
+    line = out[out.index("activation  ") :].splitlines()[1]
     activation, *rest = re.split(r"\s{2,}", line.strip())
     assert activation == f"{values[best]:.4g}"
     assert tokens[best] in rest
@@ -134,7 +134,7 @@ def test_the_top_tokens_of_the_neuron_need_no_explanation(dataset, capsys):
     """The neuron of the tour fires most on words that draw a conclusion."""
     run_demo(str(dataset), characters=CHARACTERS)
     out = capsys.readouterr().out
-    rows = out[out.index("activation  before") :].splitlines()[1:11]
+    rows = out[out.index("activation  ") :].splitlines()[1:11]
     assert len(rows) == 10
     top = re.split(r"\s{2,}", rows[0].strip())
     assert {"therefore", "thus", "hence", "so", "means"} & set(top)

@@ -139,7 +139,7 @@ def run_example(url):
 
 
 def join(timeout):
-    """Make the group of the jobs in torchrun's store, beside what that of the example left there."""
+    """Make the group of the jobs in torchrun's store, beside what the example's left there."""
     place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     distributed.init_process_group(
         "gloo",

@@ -168,8 +168,11 @@ class StoredSites:
         """
         if self.restriction is None:
             return self._examples.covered_rows(site)
-        covered = spans.of_ranges(*self.reader.covered_spans(site))
-        return (self.restriction.rows(self._sites[site].table) & covered).count
+        table = self._sites[site].table
+        kept = self.restriction.rows(table)
+        if self._examples.covered_rows(site) == self.snapshot.rows(table):
+            return kept.count
+        return (kept & spans.of_ranges(*self.reader.covered_spans(site))).count
 
     @property
     def names(self) -> Names:

@@ -207,7 +207,7 @@ WRONG = {
     "no rows of each": (lambda c: c.quantile_samples("x", 0, 3, 1.5), r"n=1\.5"),
     "no seed": (lambda c: c.quantile_samples("x", 0, seed=None), "seed=None"),
     "no such cut": (lambda c: c.quantile_samples("x", 0, by="mean"), "'width'"),
-    "no unit": (lambda c: c.quantile_samples("x", None), "1 indices"),
+    "no unit": (lambda c: c.quantile_samples("x", None), "is one number, 0 to 2"),
     "unit outside": (lambda c: c.histogram("x", unit=3), "3"),
     "threshold is NaN": (lambda c: c.firing_rates("x", math.nan), "a number"),
     "no such site": (lambda c: c.firing_rates("xx"), "Nearest"),

@@ -152,7 +152,7 @@ def test_what_is_stored_answers_without_a_row() -> None:
 def test_errors_say_what_to_do(cache) -> None:
     """What was asked, what is there."""
     for ask, says in [
-        (lambda: cache.top_k("x"), "unit is 1 indices"),
+        (lambda: cache.top_k("x"), "A unit of x is one number, 0 to 4: 0 given"),
         (lambda: cache.top_k("x", 1, direction=[1.0] * 5), "one of them"),
         (lambda: cache.top_k("x", direction=[1.0] * 4), r"\[5\].*\[4\]"),
         (lambda: cache.top_k("x", direction=[torch.inf] * 5), "not finite"),

@@ -122,10 +122,9 @@ def test_a_stream_that_nobody_reads_on_is_ended(connection, reader):
 SCRIPT = """
 import json, os, pathlib, sys, threading
 sys.path[:0] = sys.argv[2:]
-from forking import import_what
 from query_helpers import small_dataset
 from test_activity import ENDS, SlowReader
-from lazycache.query.sql.connection import connect
+from lazycache.query.sql.connection import connect  # and torch: once for all
 
 def begin(folder):
     global connection, reader, result
@@ -135,13 +134,7 @@ def begin(folder):
     connection = connect(made.snapshot, reader, made.store, index_directory=None)
     result = connection.sql("SELECT resid_out_0, unit(z_1, 0, 0) FROM tokens")
 
-def first():
-    begin(folder / "first")
-    reader.may_go_on.set()
-    result.fetchall()
-
 folder, found, child = pathlib.Path(sys.argv[1]), {}, 1
-import_what(first)
 for number, (name, end) in enumerate(ENDS.items()):
     told = [folder / f"{number}.{stream}" for stream in ("out", "err")]
     child = os.fork()
