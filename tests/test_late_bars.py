@@ -9,7 +9,7 @@ from test_progress import in_terminal
 
 import lazycache as lc
 from lazycache import late_bars
-from lazycache.cache.aggregates.row_stream import RowStream
+from lazycache.cache.aggregates import row_stream
 from lazycache.late_bars import fed_late_bar, late_bar
 from lazycache.progress import progress_bar
 from lazycache.samples import pattern_cache, small_cache
@@ -156,11 +156,16 @@ def test_an_error_ends_the_bar(shown):
 
 def test_an_interrupted_question_leaves_no_bar(shown, monkeypatch):
     """Ctrl-C in the work on a block ends the bar, though a shell keeps the traceback."""
+    blocks = []
 
-    def interrupted(_stream, _block):
-        raise KeyboardInterrupt
+    def interrupted(_stream, block):
+        blocks.append(block)
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+        return block
 
-    monkeypatch.setattr(RowStream, "matrix", interrupted)
+    monkeypatch.setattr(row_stream, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(row_stream.RowStream, "matrix", interrupted)
     with pytest.raises(KeyboardInterrupt) as kept:
         READS["an aggregate"](small_cache())
     assert [one.closed for one in shown] == [True]

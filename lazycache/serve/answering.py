@@ -123,7 +123,7 @@ def _ended(result: Result, seconds: float, gone: Event) -> Iterator[None]:
     def watch() -> None:
         until = time.monotonic() + seconds
         while not done.wait(min(seconds, TICK_S)):
-            if time.monotonic() > until:
+            if gone.is_set() or time.monotonic() > until:
                 late.set()
                 result.close()
                 return

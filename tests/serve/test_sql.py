@@ -136,8 +136,10 @@ def test_a_query_ends_when_nobody_waits_for_it(cache):
     explorer = client(cache, seconds=60).app.state.explorer
     gone = threading.Event()
     threading.Timer(0.1, gone.set).start()
+    began = time.monotonic()
     with pytest.raises(QueryError, match="Nobody waits for this"):
         ask(explorer, ENDLESS, gone=gone)
+    assert time.monotonic() - began < 30, "it ran for all of its 60 seconds"
     assert explorer.sql_turn.acquire(timeout=0)
     with pytest.raises(QueryError, match="Nobody waits for this"):
         ask(explorer, ENDLESS, gone=gone)
