@@ -115,7 +115,7 @@ class Hits(Sequence[Hit]):
         return (self[i] for i in range(len(self)))
 
     def arrow(self) -> pa.Table:
-        """Return a table: value, row, example, position, token, before, after (as they are read)."""
+        """Return a table: value, row, example, position, token, before, after (as they read)."""
         import pyarrow as pa  # loaded when it is used: questions do without
 
         sides = [(None, None) if c is None else c.sides for c in self.contexts]
