@@ -33,7 +33,8 @@ MOST_PAGES = 256
 """Rows of more pages are asked for by themselves: of each page there would be few."""
 
 SCANNED_ROWS = 1 << 18
-"""Rows that DuckDB looks at, one after the other, in the time of one more query."""
+"""Rows that DuckDB looks at, one after the other, in the time of one more query. Of a table of no
+more, whoever asks a second time gets all pages at once: the third question then has no query."""
 
 
 class Pages:
@@ -44,13 +45,16 @@ class Pages:
         self._rows = sites.snapshot.rows(table)
         self._kept: OrderedDict[int, pa.Table] = OrderedDict()
         self._bytes = 0
+        self._asks = 0
+        self._all_fit = self._rows <= SCANNED_ROWS
         self._lock = threading.Lock()
 
     def columns(self, sites: Asked, rows: np.ndarray) -> dict[str, list[Any]]:
         """Return the columns of rows, int64[n], in their order; a row may be there several times.
 
-        Cost: pages that are not kept are asked for, 1,024 rows each, in one query; of a table that
-        is large beside them in one for each run of them. DuckDB looks at no other rows then.
+        Cost: pages that are not kept are asked for, 1,024 rows each, in one query, the second time
+        with all others of a table of up to 262,144 rows; of a table that is large beside them in
+        one query for each run of them. DuckDB looks at no other rows then.
 
         Raises:
             StorageError: the dataset was closed.
@@ -73,6 +77,7 @@ class Pages:
         lacking = np.array([n for n in numbers.tolist() if n not in held], dtype=np.int64)
         # who asks a dataset that was closed is told so by the query
         if len(lacking) or sites.closed:
+            lacking = self._worth_asking(lacking)
             stops = np.minimum((lacking + 1) * PAGE_ROWS, self._rows)
             found = self._asked(sites, of_ranges(lacking * PAGE_ROWS, stops))
             begins = np.arange(len(lacking)) * PAGE_ROWS
@@ -82,6 +87,15 @@ class Pages:
                 self._keep(number, held[number])
         return [held[number] for number in numbers.tolist()]
 
+    def _worth_asking(self, lacking: np.ndarray) -> np.ndarray:
+        """Return the numbers of pages to ask for: those that lack, or all that do."""
+        with self._lock:
+            self._asks += 1
+            if self._asks == 1 or not self._all_fit:
+                return lacking
+            there = np.arange(-(-self._rows // PAGE_ROWS), dtype=np.int64)
+            return there[~np.isin(there, [*self._kept])]
+
     def _keep(self, number: int, page: pa.Table) -> None:
         with self._lock:
             if number in self._kept:
@@ -89,6 +103,7 @@ class Pages:
             self._kept[number] = page
             self._bytes += page.get_total_buffer_size()
             while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+                self._all_fit = False  # to ask for all again would fetch what had to go
                 self._bytes -= self._kept.popitem(last=False)[1].get_total_buffer_size()
 
     def _asked(self, sites: Asked, spans: Spans) -> pa.Table:

@@ -72,6 +72,37 @@ def test_pages_of_tokens_are_asked_for_once(monkeypatch, most_pages, scanned_row
         pages.columns(sites, np.array([1]))
 
 
+@pytest.mark.parametrize(
+    ("scanned_rows", "kept_bytes", "fetched"),
+    [(1 << 18, 1 << 20, [2, 9, 0, 0]), (0, 1 << 20, [2, 2, 2, 0]), (1 << 18, 1, [2, 9, 2, 2])],
+    ids=["small", "large", "too large to keep"],
+)
+def test_a_small_table_is_kept_whole_when_it_is_asked_again(
+    cache, monkeypatch, scanned_rows, kept_bytes, fetched
+) -> None:
+    """The second question brings all pages, the third has none; never what could not stay."""
+    monkeypatch.setattr(token_pages, "PAGE_ROWS", 2)
+    monkeypatch.setattr(token_pages, "SCANNED_ROWS", scanned_rows)
+    monkeypatch.setattr(token_pages, "KEPT_BYTES", kept_bytes)
+    (sites,) = cache.datasets
+    asked: list[int] = []
+    ask = token_pages.Pages._asked
+    monkeypatch.setattr(
+        token_pages.Pages,
+        "_asked",
+        lambda pages, sites, spans: (
+            asked.append(int((spans.stops - spans.starts).sum())) or ask(pages, sites, spans)
+        ),
+    )
+    pages = token_pages.Pages(sites, "tokens", ("token",))
+    found = []
+    for row in (0, 7, 3, 7):
+        asked.clear()
+        assert pages.columns(sites, np.array([row]))["token"] == [WORDS[row]]
+        found.append(sum(asked))
+    assert found == fetched
+
+
 def test_contexts_are_whole_where_rows_were_chosen(cache) -> None:
     """A cache of some rows, and a condition, choose hits and not what is around them."""
     part = cache.where("position >= 4")
