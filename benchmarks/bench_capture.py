@@ -37,12 +37,12 @@ GOAL = "forward only <= 1.05; best peer >= 1"
 
 def run(bench: Bench) -> Iterator[Comparison]:
     """Capture beside the forward pass alone, formats and libraries; then taken apart."""
-    examples, length = bench.size(64, 2), bench.size(128, 16)
-    batches = 2
+    examples, length = bench.size(32, 2), bench.size(128, 16)
+    batches = bench.size(8, 2)  # what is left to write after the last pass is a small part then
     setting = make(batches=batches, examples=examples, length=length, device=device())
     yield beside_formats(bench, setting)
-    yield beside_libraries(bench, make(batches=1, examples=examples, length=length))
-    yield parts(bench, batches=bench.size(8, 2), examples=examples, length=length)
+    yield beside_libraries(bench, make(batches=2, examples=examples, length=length))
+    yield parts(bench, batches=batches, examples=examples, length=length)
 
 
 def beside_formats(bench: Bench, setting: Setting) -> Comparison:

@@ -1,6 +1,6 @@
 """Learn to tell code from prose by one token's activations, from batches that a loader gives.
 
-Run: python examples/probe.py [FOLDER]     (needs the extra `demo`; about a minute)
+Run: python examples/probe.py [FOLDER]     (needs the extra `demo`; half a minute)
 """
 
 import ast

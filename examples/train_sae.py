@@ -1,6 +1,6 @@
 """Train a sparse autoencoder on stored activations. Killed and run again, it goes on where it was.
 
-Run: python examples/train_sae.py [FOLDER [PICTURE]]     (needs the extra `examples`; minutes)
+Run: python examples/train_sae.py [FOLDER [PICTURE]]     (needs the extra `examples`; a minute)
 """
 
 import sys
@@ -53,7 +53,7 @@ def main(
     *,
     pages: int | None = None,
     features: int = FEATURES,
-    epochs: int = 10,
+    epochs: int = 5,
     every: int = 100,
 ) -> list[float]:
     """Capture, train, and keep the weights in the dataset as `sae`; return the losses."""
