@@ -50,9 +50,9 @@ CAUSES = (
         "smollm2",
         "*all resid_out",
         "forward only*",
-        "the run is short: opening, the first chunks of 30 sites (the greatest rows of each begin "
-        "with nothing to exceed) and the last commit are a fixed price, and the forward pass "
-        "itself differs by half from round to round; what statistics cost is the line below",
+        "the threads of a forward pass wait for each other in every layer, so what copies, sums up "
+        "and writes on one of the two cores delays both; statistics are the larger half of it (the "
+        "line below is without them), in runs of 15,000 tokens as in this one",
     ),
     Cause(
         "write",
