@@ -94,7 +94,8 @@ class Pages:
             if self._asks == 1 or not self._all_fit:
                 return lacking
             there = np.arange(-(-self._rows // PAGE_ROWS), dtype=np.int64)
-            return there[~np.isin(there, [*self._kept])]
+            # what lacks is asked for, whoever has kept it meanwhile
+            return there[~np.isin(there, [*self._kept]) | np.isin(there, lacking)]
 
     def _keep(self, number: int, page: pa.Table) -> None:
         with self._lock:

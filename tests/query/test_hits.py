@@ -103,6 +103,23 @@ def test_a_small_table_is_kept_whole_when_it_is_asked_again(
     assert found == fetched
 
 
+def test_a_page_that_another_thread_kept_meanwhile_is_still_given(cache, monkeypatch) -> None:
+    """Who found a page lacking gets it, though somebody else keeps all pages before it is asked."""
+    monkeypatch.setattr(token_pages, "PAGE_ROWS", 2)
+    (sites,) = cache.datasets
+    pages = token_pages.Pages(sites, "tokens", ("token",))
+    pages.columns(sites, np.array([0]))
+    decide = pages._worth_asking
+
+    def overtaken(lacking):
+        monkeypatch.setattr(pages, "_worth_asking", decide)
+        pages.columns(sites, np.array([9]))  # keeps all
+        return decide(lacking)
+
+    monkeypatch.setattr(pages, "_worth_asking", overtaken)
+    assert pages.columns(sites, np.array([3]))["token"] == [WORDS[3]]
+
+
 def test_contexts_are_whole_where_rows_were_chosen(cache) -> None:
     """A cache of some rows, and a condition, choose hits and not what is around them."""
     part = cache.where("position >= 4")
