@@ -20,6 +20,7 @@ from lazycache.errors import CorruptShardError
 from lazycache.storage.failures import explained, short_read
 from lazycache.storage.layout import check_path
 from lazycache.storage.store import ObjectInfo, Upload
+from lazycache.storage.writeback import Writeback
 
 TEMPORARY = ".tmp-"
 """How the names of unfinished files begin."""
@@ -214,11 +215,14 @@ class LocalUpload:
         self._temporary = where.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._fd: int | None = os.open(self._temporary, flags, 0o666)
+        self._writeback = Writeback()
 
     def write(self, buffers: Sequence[memoryview]) -> None:
         """Append the buffers with as few `writev` calls as the system allows; copies nothing."""
         with explained("write", url=self._url, path=self._path, missing_ok=False):
-            _write_all(self._open_fd(), buffers)
+            fd = self._open_fd()
+            _write_all(fd, buffers)
+        self._writeback.wrote(fd, sum(view.nbytes for view in buffers))
 
     def finish(self) -> None:
         """Sync the file, rename it, sync its folder."""

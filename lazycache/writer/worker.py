@@ -98,8 +98,13 @@ class Worker:
             lane.flush()
 
     def _mark(self, mark: Mark) -> None:
-        for site in self._sites.values():
-            self._files.shards += site.finish()
+        lanes = list(self._sites.values())
+        for first in range(0, len(lanes), _OPEN_FILES):
+            some = lanes[first : first + _OPEN_FILES]
+            for site in some:  # all of them, so that the disk writes while others are computed
+                site.flush()
+            for site in some:
+                self._files.shards += site.finish()
         self._sites = {key: lane for key, lane in self._sites.items() if key[1] is None}
         for table in self._tables.values():
             self._files.tables += table.finish()
