@@ -2,9 +2,9 @@
 
 One site of 768 units in chunks of 8,192 rows goes through `SiteLane`, which is what a writer's
 thread does: index columns, pages, checksums, statistics, one file. It is taken apart: without the
-checksum, without statistics, with both. Beside it the same blocks by `os.write`, a copy of them in
-memory, and every format that holds a matrix. On tmpfs nothing waits for a disk; on the disk ours
-and the limit sync what they wrote, as a commit does.
+checksum, without statistics, with both; statistics compiled, and by numpy. Beside it the same
+blocks by `os.write`, a copy of them in memory, and every format that holds a matrix. On tmpfs
+nothing waits for a disk; on the disk ours and the limit sync what they wrote, as a commit does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.alone import alone
 from benchmarks.comparing import Bench, Comparison, Took, Way, compare
+from benchmarks.compiled import by_numpy, compiles
 from benchmarks.limits import memcpy, raw_append
 from benchmarks.write_peers import ROWS, counted, gone, peers
 from lazycache.codec.checksum import crc32
@@ -176,12 +177,22 @@ def computed(site: Site, *, statistics: bool) -> Took:
     return Took(spent, spent)
 
 
+def plainly(way: Way) -> Way:
+    """Return the same way with statistics by numpy, as they are without `lazycache[fast]`."""
+    name = f"{way.name}, by numpy"
+    assert way.run is not None, "of ours"
+    if not compiles():
+        return Way(name, way.kind, None, skipped="numba is not installed: the line above is this")
+    return replace(way, name=name, run=by_numpy(way.run))
+
+
 def on_memory(site: Site, folder: Path, dtype: str, bench: Bench) -> Comparison:
     """Write to tmpfs: what the layout, the checksum and the statistics add to the bytes."""
     ways = [
         ours(site, folder / "layout", "lazycache, layout", statistics=False, checksum=False),
         ours(site, folder / "crc", "lazycache, + CRC", statistics=False),
-        ours(site, folder / "all", "lazycache, + statistics", statistics=True),
+        both := ours(site, folder / "all", "lazycache, + statistics", statistics=True),
+        plainly(both),
         *limits(site, folder),
         *peers(site.values, folder),
     ]
@@ -194,7 +205,8 @@ def on_memory(site: Site, folder: Path, dtype: str, bench: Bench) -> Comparison:
 def on_disk(site: Site, folder: Path, dtype: str, bench: Bench) -> Comparison:
     """Write and sync: what a commit waits for; of one site statistics have one thread only."""
     ways = [
-        several(site, folder / "several"),
+        all_of := several(site, folder / "several"),
+        plainly(all_of),
         ours(site, folder / "all", "lazycache, all, 1 site", statistics=True),
         ours(site, folder / "crc", "lazycache, 1 site, no statistics", statistics=False),
         *limits(site, folder, sync=True)[:1],
@@ -206,7 +218,8 @@ def on_disk(site: Site, folder: Path, dtype: str, bench: Bench) -> Comparison:
 def per_core(site: Site, dtype: str, bench: Bench) -> Comparison:
     """Checksums and statistics alone, in processor time of one thread."""
     ways = [
-        Way("lazycache, CRC + statistics", "ours", lambda: computed(site, statistics=True)),
+        both := Way("lazycache, CRC + statistics", "ours", lambda: computed(site, statistics=True)),
+        plainly(both),
         Way("lazycache, CRC", "ours", lambda: computed(site, statistics=False)),
         memcpy(site.values),
     ]
@@ -220,6 +233,7 @@ def run(bench: Bench) -> Iterator[Comparison]:
     try:
         for dtype in (torch.bfloat16, torch.float32):
             name = str(dtype).removeprefix("torch.")
+            compiles(name)
             site = site_of(dtype, bench.size(128 << 20, 2 << 20))
             yield on_memory(site, memory, name, bench)
             gone_all(memory)

@@ -94,6 +94,16 @@ class Greatest:
         return values, rows
 
     @property
+    def kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """The greatest values so far and their rows, [units, ranks], in any order."""
+        return self._values, self._rows
+
+    def keep(self, values: np.ndarray, rows: np.ndarray, *, seen: int) -> None:
+        """Go on from values and rows that somebody else kept, of so many rows in all."""
+        self._values, self._rows, self._seen = values, rows, seen
+        self._least = values.min(axis=1)
+
+    @property
     def _takes_all(self) -> bool:
         """Whether even the least integer counts, which is above nothing."""
         return self._values.dtype.kind != "f" and self._seen < TOP_ROWS

@@ -10,7 +10,7 @@ import torch
 from lazycache.codec.dtypes import Dtype, by_name
 from lazycache.writer.scratch import scratch
 
-_SHIFTS = {
+SHIFTS = {
     "bfloat16": (16, 0),
     "float16": (13, 112),
     "float8_e4m3fn": (20, 120),
@@ -68,7 +68,7 @@ class Numbers:
         numbers = scratch("numbers", raw.shape, self.dtype) if room is None else room
         if self._dtype.name in _BY_TORCH and _is_torch_alone(raw):
             torch.from_numpy(numbers).copy_(torch.from_numpy(raw).view(self._dtype.torch))
-        elif self._dtype.name in _SHIFTS:
+        elif self._dtype.name in SHIFTS:
             self._shift(raw, numbers)
         else:
             np.copyto(numbers, raw)
@@ -93,7 +93,7 @@ class Numbers:
 
     def _shift(self, raw: np.ndarray, numbers: np.ndarray) -> None:
         """Move sign, exponent and mantissa to where a float32 has them: faster than to convert."""
-        shift, smaller = _SHIFTS[self._dtype.name]
+        shift, smaller = SHIFTS[self._dtype.name]
         bits = numbers.view(np.int32)
         np.copyto(bits, raw.view(f"i{self._dtype.itemsize}"))  # copies of the sign above
         np.left_shift(bits, shift, out=bits)

@@ -16,6 +16,7 @@ from lazycache.codec.statistics import BLOCK_COLUMNS, TOP_COLUMNS, TOP_ROWS, ZON
 from lazycache.one_thread import one_thread
 from lazycache.storage.store import Upload
 from lazycache.types import RAGGED, SiteSpec, StatsRef
+from lazycache.writer.fused import COMPILER, Fused
 from lazycache.writer.greatest import Greatest
 from lazycache.writer.moments import Moments
 from lazycache.writer.numbers import Numbers
@@ -70,6 +71,7 @@ class ShardStatistics:
         self._parts = StatisticsParts(spec, path, create=create, stored=self._numbers.stored)
         self._rows = 0
         self._two_steps = False  # for deviations; as was good for the chunk before
+        self._fused: Fused | None = None  # from some chunk on
         self._chunks = [0]  # of each block; the last one is open
 
     def _ranks(self, units: int, shard_bytes: int) -> Greatest | None:
@@ -88,6 +90,10 @@ class ShardStatistics:
         first, self._rows = self._rows, self._rows + sum(map(len, rows))
         if self._rows > _MOST_ROWS:
             self._greatest = None
+            if self._fused is not None:
+                self._fused.forget()
+        if self._fused is None:
+            self._fused = self._compiled(sum(run.nbytes for run in rows))
         with one_thread():  # cores are the model's
             self._add(rows, first)
         self._chunks[-1] += 1
@@ -100,6 +106,8 @@ class ShardStatistics:
             self._numbers,
             with_groups=self._greatest is not None,
             two_steps=self._two_steps,
+            fused=self._fused,
+            row=first,
         )
         self._two_steps = zones.wants_two_steps
         self._moments.add(zones)
@@ -107,10 +115,20 @@ class ShardStatistics:
             self._greatest.add(rows, zones.maxima, zones.high, row=first)
         self._parts.add_zones(zones.low, zones.high, rows=self._rows)
 
+    def _compiled(self, nbytes: int) -> Fused | None:
+        """Return what computes from here on, going on from what there is; None: as so far."""
+        kernel = COMPILER.kernel(self._spec.dtype, nbytes)
+        if kernel is None:
+            return None
+        kept = None if self._greatest is None else self._greatest.kept
+        return Fused(kernel, self._spec.dtype, kept, units=math.prod(self._spec.shape))
+
     def finish(self) -> StatsRef | None:
         """Write what is worth it; None if nothing is."""
         if self._moments.rows:
             self._close_block()
+        if self._fused is not None and self._greatest is not None:
+            self._greatest.keep(*self._fused.kept(), seen=self._rows)
         if self._rows * self._spec.row_bytes < SMALLEST_SHARD:
             self.abort()
             return None

@@ -7,12 +7,13 @@ tile for which it is not, or that have NaN or Inf, once more in two steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from lazycache.codec.statistics import ZONE_ROWS
 from lazycache.writer.desk import Desk, group_reduced, zone_reduced
+from lazycache.writer.fused import Fused
 from lazycache.writer.numbers import Numbers
 from lazycache.writer.scratch import aligned, scratch
 from lazycache.writer.tiles import GROUP_ROWS, Tile, parts_of, tiles
@@ -30,6 +31,9 @@ class ZoneNumbers:
         numbers: Makes numbers of them.
         with_groups: Whether the maxima of groups are wanted as well.
         two_steps: Whether to compute the deviations of all units in two steps at once.
+        fused: Computes all of it in one pass, and the ranks; None: numpy does, operation by
+            operation.
+        row: The first row of the chunk in its shard.
 
     Cost: four passes over tiles in the cache; for units with NaN or Inf, or of a mean eight times
     their deviation, twice as many.
@@ -42,8 +46,11 @@ class ZoneNumbers:
         *,
         with_groups: bool,
         two_steps: bool = False,
+        fused: Fused | None = None,
+        row: int = 0,
     ) -> None:
-        self._numbers, self._two_steps = numbers, two_steps
+        self._numbers, self.in_two_steps = numbers, two_steps
+        self.largest = numbers.largest
         zones = [parts_of(len(run), ZONE_ROWS) for run in runs]
         groups = [parts_of(len(run), GROUP_ROWS) for run in runs]
         shape = sum(zones), runs[0].shape[1]
@@ -69,34 +76,43 @@ class ZoneNumbers:
         self.wants_two_steps = two_steps
         """Whether two steps at once would have been faster."""
         size = (sum(groups), shape[1])
-        self.maxima = scratch("maxima", size, numbers.dtype) if with_groups else None
+        self.maxima = scratch("maxima", size, numbers.dtype) if with_groups and not fused else None
         """[groups, units]: the greatest finite value of every `GROUP_ROWS` rows of a run."""
-        cut = [
-            tile
-            for run, zone, group in zip(runs, _starts(zones), _starts(groups), strict=True)
-            for tile in tiles(run, zone=zone, group=group)
-        ]
+        self._runs = [
+            *zip(runs, _starts(zones), _starts(groups), strict=True)
+        ]  # and their first zone and group
         with np.errstate(all="ignore"):  # Inf - Inf; and sums of float64 may overflow, as in torch
-            desks: dict[tuple[int, int, int], Desk] = {}
-            for tile in cut:
-                lines, units = tile.values.shape
-                cuts = lines, units, tile.zones.stop - tile.zones.start
-                if cuts not in desks:
-                    desks[cuts] = Desk(*cuts, numbers.dtype)
-                self._tile(tile, desks[cuts])
-            if self.maxima is not None:
-                zone_reduced(np.maximum, self.maxima, runs, self.high)
-            self._check(cut)
+            if fused is None:
+                self._compute(runs)
+            else:
+                fused.fill(self, runs, row=row)
+            self._check()
+
+    def _tiles(self) -> Iterator[Tile]:
+        for run, zone, group in self._runs:
+            yield from tiles(run, zone=zone, group=group)
+
+    def _compute(self, runs: Sequence[np.ndarray]) -> None:
+        """Fill everything in by numpy, tile by tile."""
+        desks: dict[tuple[int, int, int], Desk] = {}
+        for tile in self._tiles():
+            lines, units = tile.values.shape
+            cuts = lines, units, tile.zones.stop - tile.zones.start
+            if cuts not in desks:
+                desks[cuts] = Desk(*cuts, self._numbers.dtype)
+            self._tile(tile, desks[cuts])
+        if self.maxima is not None:
+            zone_reduced(np.maximum, self.maxima, runs, self.high)
 
     def _tile(self, tile: Tile, desk: Desk) -> None:
         values = self._extremes(tile, desk)
-        if self._numbers.is_narrow and desk.has_groups and not self._two_steps:
+        if self._numbers.is_narrow and desk.has_groups and not self.in_two_steps:
             desk.moments(values, self._both[:, tile.zones, tile.units])
             return
         wide = self._widened(values, desk)
         total = self.sum[tile.zones, tile.units]
         desk.reduce(np.add, wide, total)
-        if self._two_steps:
+        if self.in_two_steps:
             wide -= (total / wide.shape[1])[:, None]
         desk.squares(wide, self.m2[tile.zones, tile.units])
 
@@ -117,21 +133,21 @@ class ZoneNumbers:
     def _widened(self, values: np.ndarray, desk: Desk) -> np.ndarray:
         """Return numbers of a tile as float64[zones, rows of each, units]."""
         zoned = desk.zoned(values)
-        if values.dtype == np.float64 and not self._two_steps:
+        if values.dtype == np.float64 and not self.in_two_steps:
             return zoned
         np.copyto(desk.wide, zoned, casting="unsafe")  # uint64 to float64 rounds
         return desk.wide
 
-    def _check(self, cut: Sequence[Tile]) -> None:
+    def _check(self) -> None:
         """Make deviations of squares, and compute once more what they are not good for."""
         odd, again = self._odd(), np.zeros(self.m2.shape, np.bool_)
-        if not self._two_steps:
+        if not self.in_two_steps:
             squares, self.m2 = self.m2, self.m2 - self.sum * self.sum / self.rows[:, None]
             again = ~self._is_sure(squares)
             self.wants_two_steps = bool(2 * np.count_nonzero(again & ~odd) > again.size)
         if not again.any() and not odd.any():
             return
-        for tile in cut:
+        for tile in self._tiles():
             at, _ = _place(tile)
             is_odd = odd[at].any(axis=0)
             is_unsure = again[at].any(axis=0) & ~is_odd

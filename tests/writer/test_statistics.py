@@ -29,9 +29,11 @@ from lazycache.types import (
     TableBlock,
 )
 from lazycache.writer import greatest, statistics
+from lazycache.writer.fused import COMPILER
 from lazycache.writer.statistics import ShardStatistics, has_statistics
 
 NAMES = [dtype.name for dtype in DTYPES]
+COMPILED = ("bfloat16", "float32", "float16")  # compiling another one takes seconds of its own
 
 
 class Memory:
@@ -54,8 +56,26 @@ class Memory:
         return [bytes(self.data[start:stop]) for start, stop in ranges]
 
 
-def gathered(values, chunks, *, pieces=50, shard_bytes=1 << 20):
+class CompiledFrom:
+    """In place of the compiler: numpy computes so many chunks first; None: all of them."""
+
+    def __init__(self, chunk):
+        self.left = chunk
+
+    def kernel(self, dtype, _):
+        if self.left is None or dtype not in COMPILED:
+            return None
+        self.left -= 1
+        return COMPILER.prepared(dtype) if self.left < 0 else None
+
+
+def gathered(values, chunks, *, pieces=50, shard_bytes=1 << 20, compiled=None):
     """Write the statistics of a shard of these chunks; return what a reader finds."""
+    with mock.patch.object(statistics, "COMPILER", CompiledFrom(compiled)):
+        return written(values, chunks, pieces=pieces, shard_bytes=shard_bytes)
+
+
+def written(values, chunks, *, pieces, shard_bytes):
     spec = site(values)
     file, refs, row = Memory(), [], 0
     writing = ShardStatistics(spec, "p", create=lambda _: file, shard_bytes=shard_bytes)
@@ -167,39 +187,46 @@ def random_values(dtype, rows, shape, seed, odd):
     return values.to(dtype.torch).reshape(rows, *shape)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    name=st.sampled_from(NAMES),
+    name=st.sampled_from([*NAMES, *COMPILED, *COMPILED]),
     chunks=st.lists(st.integers(1, 400), min_size=1, max_size=8),
     shape=st.sampled_from([(), (1,), (3,), (2, 4)]),
     pieces=st.sampled_from([1, 7, 128, 1000]),
     seed=st.integers(0, 99),
     odd=st.sampled_from([0.0, 0.02, 0.5]),
     shard_bytes=st.sampled_from([1 << 10, 1 << 20]),
+    compiled=st.sampled_from([None, 0, 1, 3]),
 )
 def test_statistics_are_those_of_torch_in_float64(
-    name, chunks, shape, pieces, seed, odd, shard_bytes
+    name, chunks, shape, pieces, seed, odd, shard_bytes, compiled
 ):
-    """Counts, extremes, sums, deviations and ranks, whatever the chunks, pieces and dtypes."""
+    """Counts, extremes, sums, deviations and ranks, whatever the chunks, pieces and dtypes.
+
+    By numpy, by compiled loops, and by these from a later chunk on.
+    """
     values = random_values(by_name(name), sum(chunks), shape, seed, odd)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "SMALLEST_SHARD", 1)
-        shard, spec, read = gathered(values, chunks, pieces=pieces, shard_bytes=shard_bytes)
+        shard, spec, read = gathered(
+            values, chunks, pieces=pieces, shard_bytes=shard_bytes, compiled=compiled
+        )
     assert sum(shard.stats.chunks) == len(chunks)
     check_blocks(values, read_blocks(shard, spec, read))
     check_extremes(values, read_zones(shard, spec, read))
     check_top(values, read_top(shard, spec, read))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(
     dtype=st.sampled_from([torch.bfloat16, torch.float16]),
     chunks=st.lists(st.sampled_from([1, 8, 100, 128, 300]), min_size=1, max_size=4),
     size=st.integers(-130, 127),
     mean=st.sampled_from([0.0, 0.5, 3.0, 30.0]),
     seed=st.integers(0, 99),
+    compiled=st.sampled_from([None, 0, 1]),
 )
-def test_sums_of_narrow_floats_are_within_their_bound(dtype, chunks, size, mean, seed):
+def test_sums_of_narrow_floats_are_within_their_bound(dtype, chunks, size, mean, seed, compiled):
     """Of wide rows: values whose squares vanish or overflow as float32, or with a large mean."""
     random = torch.Generator().manual_seed(seed)
     noise = torch.randn(sum(chunks), 260, generator=random, dtype=torch.float64)
@@ -210,7 +237,9 @@ def test_sums_of_narrow_floats_are_within_their_bound(dtype, chunks, size, mean,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "SMALLEST_SHARD", 1)
         patch.setattr(statistics, "_BLOCK_BYTES", 1 << 30)
-        shard, spec, read = gathered(values, chunks, pieces=1000, shard_bytes=1 << 30)
+        shard, spec, read = gathered(
+            values, chunks, pieces=1000, shard_bytes=1 << 30, compiled=compiled
+        )
     found, true = read_blocks(shard, spec, read), values.double()
     assert torch.equal(found.min[0], values.amin(0))
     assert torch.equal(found.max[0], values.amax(0))
@@ -232,10 +261,20 @@ def test_deviations_survive_a_large_mean(mean):
 
 
 @pytest.mark.parametrize("kind", ["random", "rising", "falling", "constant", "late"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64])
-def test_the_greatest_are_found_in_any_order_of_values(kind, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "compiled"),
+    [
+        (torch.bfloat16, None),
+        (torch.bfloat16, 0),
+        (torch.float32, 1),
+        (torch.float64, None),
+        (torch.int64, None),
+    ],
+)
+def test_the_greatest_are_found_in_any_order_of_values(kind, dtype, compiled):
     """Thresholds that go up early, late or never; many equal values; several sorts on the way."""
-    rows, units = 4000, 24
+    chunks = [6000, 700, 1300] if compiled == 0 else [1300, 1400, 1300]
+    rows, units = sum(chunks), 24
     values = {
         "random": torch.randn(rows, units) * 9,
         "rising": torch.arange(rows)[:, None] / 8 + torch.randn(rows, units),
@@ -243,7 +282,7 @@ def test_the_greatest_are_found_in_any_order_of_values(kind, dtype):
         "constant": torch.ones(rows, units),
         "late": torch.relu(torch.randn(rows, units) - 3) * (torch.arange(rows)[:, None] > 999),
     }[kind].to(dtype)
-    shard, spec, read = gathered(values, [1300, 1400, 1300])
+    shard, spec, read = gathered(values, chunks, compiled=compiled)
     check_top(values, read_top(shard, spec, read))
 
 
@@ -260,8 +299,9 @@ def test_of_late_chunks_only_the_groups_of_few_zones_are_looked_at(dtype):
     check_top(values, read_top(shard, spec, read))
 
 
+@pytest.mark.parametrize("compiled", [None, 0, 4])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint64])
-def test_the_greatest_of_many_short_chunks_are_found(dtype):
+def test_the_greatest_of_many_short_chunks_are_found(dtype, compiled):
     """Chunks of fewer rows than a group, and units of fewer finite values than ranks."""
     values = (torch.randn(90, 12) * 3).abs().round()
     values[:40, 0], values[:, 1] = 0.0, 0.0
@@ -270,7 +310,7 @@ def test_the_greatest_of_many_short_chunks_are_found(dtype):
     values = values.to(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "SMALLEST_SHARD", 1)
-        shard, spec, read = gathered(values, [*[2] * 10, 3, 9, 30, 28])
+        shard, spec, read = gathered(values, [*[2] * 10, 3, 9, 30, 28], compiled=compiled)
     check_top(values, read_top(shard, spec, read))
 
 
