@@ -4,27 +4,28 @@
 are taken from it.
 
 Every stage runs in a process of its own, one after the other, so that its peak memory is its own
-and nothing another one left is in the way. Installs nothing: peers that are absent are named in the
-tables (`pip install -c .ci/constraints.txt ".[bench]"` brings them). A quarter of an hour on two
-cores.
+and nothing another one left is in the way; it is a fork, so that torch is imported once. Installs
+nothing: peers that are absent are named in the tables
+(`pip install -c .ci/constraints.txt ".[bench]"` brings them). A quarter of an hour on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
-import multiprocessing
-import subprocess
+import os
 import sys
 import tempfile
 import time
-import traceback
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks.alone import measure
+from benchmarks.bytecode import shared_bytecode
+from benchmarks.forking import forked
 from benchmarks.measure import moment, surroundings
 from benchmarks.report import check_marks, goals_table, header, stage_table, update
 
@@ -42,6 +43,9 @@ STAGES = (
     "scale",
 )
 """Modules `bench_NAME`, in the order in which they run."""
+
+MODULES = ("lazycache.samples", "duckdb")
+"""What stages begin with, imported once for all."""
 
 
 def main() -> None:
@@ -103,47 +107,42 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
     # names of files without their folders, which mean something on this machine alone
     words = (Path(word).name if "/" in word else word for word in sys.argv[1:])
     found: dict[str, Any] = surroundings(" ".join(("python -m benchmarks", *words)))
-    chosen = asked.only or STAGES
+    with shared_bytecode():
+        for module in MODULES:
+            importlib.import_module(module)
+        return found | {"stages": stages(asked.only or STAGES, asked)}
+
+
+def stages(chosen: Sequence[str], asked: argparse.Namespace) -> dict[str, Any]:
+    """Run each stage in a fork of its own; return what they measured, or how they failed."""
+    waiting, running = list(chosen), dict[int, tuple[str, float, IO[str]]]()
+    found: dict[str, Any] = {name: {} for name in chosen}
     # nothing is timed where it only has to run
-    with ThreadPoolExecutor(2 if asked.smoke else 1) as pool:
-        stages = pool.map(partial(stage, asked=asked), chosen)
-        found["stages"] = dict(zip(chosen, stages, strict=True))
+    at_once = 2 if asked.smoke else 1
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            name = waiting.pop(0)
+            # open until it is read
+            file: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+            found[name], start = moment(), time.perf_counter()
+            running[forked(partial(stage, name, asked, file))] = name, start, file
+        child, status = os.wait()
+        name, start, written = running.pop(child)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        if code := os.waitstatus_to_exitcode(status):  # the others go on, and it is told
+            found[name] = {"failed": f"it ended with {code}, see standard error"}
+        else:
+            written.seek(0)
+            found[name] |= json.load(written)
+        written.close()
     return found
 
 
-def stage(name: str, *, asked: argparse.Namespace) -> dict[str, Any]:
-    """Run one stage in its process; return what it measured, or how it failed."""
-    start, when = time.perf_counter(), moment()
-    try:
-        done = (smoked if asked.smoke else alone)(name, asked)
-    except Exception as error:  # noqa: BLE001  # the others go on, and it is told
-        traceback.print_exception(error, file=sys.stderr)
-        return {"failed": f"{type(error).__name__}: {error}"}
-    finally:
-        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    return done | when
-
-
-def alone(name: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """Run a stage in a new interpreter, whose main process it is: some peers run in no other."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "stage.json"
-        command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.bench_{name}"]
-        command += ["--json", str(found)] + ["--long"] * asked.long
-        if asked.folder is not None:
-            command += ["--folder", str(asked.folder)]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        done: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
-    return done
-
-
-def smoked(name: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """Run a stage where nothing is measured: torch was imported once for all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.alone", "lazycache.samples", "duckdb"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        module = f"benchmarks.bench_{name}"
-        return pool.submit(measure, module, asked.folder, smoke=True, long=asked.long).result()
+def stage(name: str, asked: argparse.Namespace, file: IO[str]) -> None:
+    """Run one stage in this process; write what it measured."""
+    done = measure(f"benchmarks.bench_{name}", asked.folder, smoke=asked.smoke, long=asked.long)
+    json.dump(done, file)
+    file.flush()
 
 
 if __name__ == "__main__":

@@ -106,8 +106,8 @@ def cleared(found: Comparison, folder: Path) -> Comparison:
 
 
 def short_run(folder: str) -> None:
-    """Capture 16 batches with a small queue: what a process of its own needs at most."""
-    setting = make(batches=16, examples=64, length=128, device=device())
+    """Capture twice a small queue's bytes: what a process of its own needs at most."""
+    setting = make(batches=8, examples=64, length=128, device=device())
     with lc.capture(setting.model, f"{folder}/ours", SITES, queue_bytes=SMALL_QUEUE):
         setting.forward()
 

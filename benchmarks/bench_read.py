@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.alone import alone
-from benchmarks.comparing import Bench, Comparison, Kind, Way, absent, compare
+from benchmarks.comparing import Bench, Comparison, Way, absent, compare
+from benchmarks.formats import left_out, way_of
 from benchmarks.read_data import LENGTH, WIDTH, Ours, drop, make
 from benchmarks.read_peers import PEERS, Memmap
 
@@ -63,13 +64,20 @@ def readings(rows: int, bench: Bench) -> list[Reading]:
     first = rows // 2 // LENGTH * LENGTH
     often = bench.size(20, 1)
     return [
-        Reading("7,000 consecutive rows", lambda one: one.slice(100, 7100), 7000, often),
+        Reading(
+            "7,000 consecutive rows",
+            lambda one: one.slice(100, 7100),
+            7000,
+            often,
+            slow=("HF datasets",),
+        ),
         Reading(
             "7,000 consecutive rows, and their sum",
             lambda one: total(one.slice(100, 7100)),
             7000,
             often,
             "np.memmap >= 0.9",
+            ("HF datasets",),
         ),
         Reading(
             f"one example of {LENGTH} rows, copied",
@@ -110,7 +118,7 @@ def of_all(reading: Reading, formats: list[Any], bench: Bench) -> Comparison:
 
         return often
 
-    ways = [way_of(one, doing(one)) for one in formats] + left_out()
+    ways = [way_of(one, doing(one), limit=Memmap) for one in formats] + left_out(PEERS)
     for way in ways:
         if way.name in reading.slow:
             way.rounds = 2
@@ -127,7 +135,7 @@ def means(formats: list[Any], rows: int, bench: Bench) -> Iterator[Comparison]:
         ("float64 mean of every unit, from statistics", "mean"),
         ("float64 mean of every unit of x * 1, streamed", "streamed_mean"),
     ):
-        ways = [way_of(one, getattr(one, method)) for one in able]
+        ways = [way_of(one, getattr(one, method), limit=Memmap) for one in able]
         count(ways[0], formats[0])
         yield compare(what, ways, bench=bench, nbytes=rows * ROW_BYTES)
 
@@ -149,27 +157,12 @@ def cold(formats: list[Any], rows: int, count: int, bench: Bench) -> Comparison:
 
     ways = []
     for one in formats:
-        way = way_of(one, partial(taken, one))
+        way = way_of(one, partial(taken, one), limit=Memmap)
         way.before = partial(empty, one)
         way.rounds = None if one.name in {Ours.name, Memmap.name} else 3
         ways.append(way)
     what = f"{count:,} random rows, cold"
-    return compare(what, ways + left_out(), bench=bench, nbytes=count * ROW_BYTES)
-
-
-def way_of(one: Any, action: Callable[[], object]) -> Way:
-    """Return one format as a way."""
-    kinds: dict[str, Kind] = {Ours.name: "ours", Memmap.name: "limit"}
-    return Way(one.name, kinds.get(one.name, "peer"), action, note=one.note)
-
-
-def left_out() -> list[Way]:
-    """Peers that are not installed."""
-    return [
-        Way(kind.name, "peer", None, skipped=absent(needs))
-        for kind, needs in PEERS.items()
-        if absent(needs)
-    ]
+    return compare(what, ways + left_out(PEERS), bench=bench, nbytes=count * ROW_BYTES)
 
 
 def count(way: Way, ours: Ours) -> None:

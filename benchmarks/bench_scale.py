@@ -20,7 +20,7 @@ from typing import Any
 
 import lazycache as lc
 from benchmarks.alone import alone
-from benchmarks.child import in_child
+from benchmarks.child import in_fork
 from benchmarks.comparing import Bench, Comparison, Measured
 from benchmarks.far_store import counted
 from benchmarks.query_data import Neurons, writer_of
@@ -35,6 +35,9 @@ ROUNDS, FAR_ROUNDS = 5, 1
 
 WARM = "warm"
 """What is asked several times has it in its name."""
+
+MODULES = ("benchmarks.bench_scale", "lazycache.samples", "duckdb")
+"""What takes seconds to load; `ask` loads the rest before it measures."""
 
 Cost = tuple[float, int, int]
 """Seconds, requests and bytes; both zero of a local folder."""
@@ -121,8 +124,11 @@ def measured(action: Callable[[int], Any], *, times: int) -> Cost:
 
 def ask_anew(url: str, kept: Path) -> Costs:
     """Ask in a process of its own, which finds no index of the tables."""
-    answer = in_child(
-        "benchmarks.bench_scale:ask", url, environment={"LAZYCACHE_CACHE_DIR": str(kept)}
+    answer = in_fork(
+        "benchmarks.bench_scale:ask",
+        url,
+        modules=MODULES,
+        environment={"LAZYCACHE_CACHE_DIR": str(kept)},
     )
     found: Costs = answer.result
     return found

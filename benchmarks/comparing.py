@@ -105,7 +105,13 @@ class Comparison:
 
 
 def compare(
-    operation: str, ways: Sequence[Way], *, bench: Bench, nbytes: int, goal: str = ""
+    operation: str,
+    ways: Sequence[Way],
+    *,
+    bench: Bench,
+    nbytes: int,
+    goal: str = "",
+    warm: bool = False,
 ) -> Comparison:
     """Measure the ways in turn, round after round, after one that is not counted.
 
@@ -117,10 +123,11 @@ def compare(
         bench: how many rounds.
         nbytes: bytes of values that the operation is about; 0 where MB/s mean nothing.
         goal: see `benchmarks.goals`: "limit >= 0.9", "best peer >= 3; forward only <= 1.05".
+        warm: whether all have just done it, to be compared: no round before those that count.
     """
     took = [Measured(way.name, way.kind, skipped=way.skipped) for way in ways]
     pairs = [(way, one) for way, one in zip(ways, took, strict=True) if way.run is not None]
-    if not bench.smoke:
+    if not bench.smoke and not warm:
         for way, _ in pairs:
             if way.rounds is None:
                 once(way)

@@ -66,8 +66,8 @@ def _place(item):
     return min(found, default=len(LONG))
 
 
-TOGETHER = ("tests/realmodel/",)
-"""Folders whose files share what takes long to load: one worker runs them all."""
+TOGETHER = ("tests/realmodel/", "tests/faults/test_kill_")
+"""Beginnings of files that share what takes long to load: one worker runs them all."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -78,7 +78,7 @@ def pytest_xdist_make_scheduler(config, log):
     class Sharing(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+            return next((start for start in TOGETHER if file.startswith(start)), file)
 
     config.option.loadscopereorder = False
     return Sharing(config, log)

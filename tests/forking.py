@@ -26,6 +26,6 @@ def import_what(work) -> None:
     _, status = os.waitpid(child, 0)
     if status:
         sys.exit(f"what is imported could not be found out: status {status}")
-    for name in found:
+    for name in set(found).difference(sys.modules):
         with suppress(ImportError):  # some are made, not imported
             importlib.import_module(name)

@@ -95,6 +95,14 @@ def test_ways_take_turns_after_a_round_that_is_not_counted(tmp_path):
     assert found.ways[1].cpu == [1.0, 1.0]
 
 
+def test_ways_that_are_warm_have_no_round_that_is_not_counted(tmp_path):
+    """Who has just answered, to be compared, does it five times, all of them counted."""
+    done: list[str] = []
+    way = Way("a", "ours", lambda: done.append("a"))
+    found = compare("x", [way], bench=Bench(tmp_path), nbytes=8, warm=True)
+    assert len(done) == len(found.ways[0].seconds) == 5
+
+
 def comparison(goal=""):
     """Three rounds of ours, a peer, a limit and one that is absent."""
     ways = [

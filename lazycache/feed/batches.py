@@ -133,7 +133,7 @@ class RowStream:
     def __init__(self, feed: Feed, epoch: int, start: int, wrap: Callable[..., Any]) -> None:
         self._groups = feed.groups(epoch, start)
         self._left = max(0, feed.rank.rows(feed.order.rows) - start)
-        self._wrap = wrap
+        self._wrap, self._take = wrap, feed.buffers.take
         self._group: Group | None = None
         self._done = 0
         self._closed = False
@@ -155,9 +155,18 @@ class RowStream:
             raise
         if len(parts) == 1:
             return self._wrap(*parts[0])
-        values = [torch.cat(some) for some in zip(*(part[0] for part in parts), strict=True)]
+        values = [self._one(some) for some in zip(*(part[0] for part in parts), strict=True)]
         names = parts[0][1]
         return self._wrap(values, {name: _joined([p[1][name] for p in parts]) for name in names})
+
+    def _one(self, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Join rows of several groups, in memory that was in use before: new memory takes longer."""
+        first = parts[0]
+        if first.device.type != "cpu":
+            return torch.cat(parts)
+        rows = sum(map(len, parts))
+        raw = self._take(rows * first[0].nbytes)
+        return torch.cat(parts, out=as_tensor(raw, first.dtype, (rows, *first.shape[1:])))
 
     def _parts(self, n: int) -> Iterator[tuple[list[torch.Tensor], dict[str, Any]]]:
         self._check_open()

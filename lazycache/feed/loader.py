@@ -155,11 +155,7 @@ class Loader(IterableDataset[Any]):
         Raises:
             SelectionError: in a worker process of a `DataLoader`.
         """
-        if get_worker_info() is not None:
-            raise SelectionError(
-                "this loader reads ahead by itself: DataLoader(loader, batch_size=None, "
-                "num_workers=0). Workers would each hand out all rows, through a pipe."
-            )
+        refuse_workers("loader")
         if self._standing.batches and not self._goes_on:
             self._standing = Standing(self._standing.epoch + 1, 0)
         self._goes_on = False
@@ -268,6 +264,19 @@ class Loader(IterableDataset[Any]):
         """Note how far the iteration is, unless another one has begun since."""
         if self._current is not None and self._current() is batches:
             self._standing = standing
+
+
+def refuse_workers(what: str) -> None:
+    """Refuse to iterate over a loader or a mixture, as `what` says, in a worker process.
+
+    Raises:
+        SelectionError: this is a worker process of a `DataLoader`.
+    """
+    if get_worker_info() is not None:
+        raise SelectionError(
+            f"this {what} reads ahead by itself: DataLoader({what}, batch_size=None, "
+            "num_workers=0). Workers would each hand out all rows, through a pipe."
+        )
 
 
 class _Batches(Iterator[Any]):

@@ -8,13 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
-from lazycache.errors import SelectionError
 from lazycache.faces.html import card, facts, table
 from lazycache.feed import state
 from lazycache.feed.batches import RowStream
-from lazycache.feed.loader import Loader
+from lazycache.feed.loader import Loader, refuse_workers
 from lazycache.feed.merging import merged
 from lazycache.feed.mixture_plan import MixturePlan
 from lazycache.feed.state import Standing
@@ -88,11 +87,7 @@ class Mixture(IterableDataset[Any]):
         Raises:
             SelectionError: in a worker process of a `DataLoader`.
         """
-        if get_worker_info() is not None:
-            raise SelectionError(
-                "a mixture reads ahead by itself: DataLoader(mixture, batch_size=None, "
-                "num_workers=0)."
-            )
+        refuse_workers("mixture")
         standing = self._standing
         if standing.batches and not self._goes_on:
             standing = Standing(standing.epoch + 1, 0)

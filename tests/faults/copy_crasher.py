@@ -18,11 +18,22 @@ from forking import import_what
 import lazycache as lc
 from lazycache.care import copied_rows, transfer
 
-LONGEST_S = 0.6
-
 
 def copy(folder: Path, target: Path, kind: int) -> None:
     lc.copy(folder / "source", target, progress=False, **KINDS[kind])
+
+
+def seconds_of(folder: Path, kind: int) -> float:
+    """How long a whole copy takes here and now: later there is nothing to kill."""
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        copy(folder, folder / f"timed{kind}", kind)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        sys.exit(f"a copy that nothing disturbs failed: status {status}")
+    return time.monotonic() - began
 
 
 def main(folder: Path, count: int, seed: int) -> None:
@@ -31,6 +42,7 @@ def main(folder: Path, count: int, seed: int) -> None:
     seen, started = os.pipe()
     done, kills = [0] * len(KINDS), 0
     import_what(lambda: [copy(folder, folder / f"first{n}", n) for n in range(len(KINDS))])
+    longest = [seconds_of(folder, kind) for kind in range(len(KINDS))]
     while kills < count:
         kind = (kills + sum(done)) % len(KINDS)
         target = folder / f"copy{kind}-{done[kind]}"
@@ -40,7 +52,7 @@ def main(folder: Path, count: int, seed: int) -> None:
             copy(folder, target, kind)
             os._exit(0)
         os.read(seen, 1)
-        time.sleep(chance.uniform(0, LONGEST_S))
+        time.sleep(chance.uniform(0, longest[kind]))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):

@@ -68,13 +68,15 @@ def main(folder: Path, most: int, seed: int) -> None:
     finished = 0
     first = folder / "first"
     import_what(lambda: (extract(model, first), add(model, first)))
-    whole = time.monotonic()
-    run_and_kill(extract, model, folder / "whole", 60)
-    whole = time.monotonic() - whole
+    whole = {}
+    for work in (extract, add):
+        began = time.monotonic()
+        run_and_kill(work, model, folder / "whole", 60)
+        whole[work] = time.monotonic() - began
     while sum(kills.values()) < most:
         url = folder / f"run{finished}"
         for work in (extract, add):
-            longest = 0.7 * whole
+            longest = 0.7 * whole[work]
             # longer and longer, so that it ends however slow the machine is just now
             while run_and_kill(work, model, url, chance.uniform(0, longest)):
                 kills[work.__name__] += 1

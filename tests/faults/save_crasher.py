@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from forking import import_what
 
 import lazycache as lc
 
@@ -53,7 +54,7 @@ def _armed(count: int):
     return hook
 
 
-def _change(url: Path, kind: str) -> Callable[[], object]:
+def change(url: Path, kind: str) -> Callable[[], object]:
     """Return what saves or persists."""
     if kind in ("new", "over"):
         cache = new()
@@ -70,29 +71,33 @@ def _child(url: Path, count: int, kind: str) -> bool:
     """Save or persist; return whether the process lived to the end."""
     pid = os.fork()
     if not pid:
-        change = _change(url, kind)
+        work = change(url, kind)
         sys.addaudithook(_armed(count))
-        change()
+        work()
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code not in (0, -signal.SIGKILL):
+        sys.exit(f"{url} failed: code {code}")
+    return code == 0
+
+
+def _first(folder: Path) -> None:
+    """Make what is changed, in a child: this starts threads, and forks beside them may hang."""
+    captured(folder / "captured")
+    old().save(folder / "old")
+    shutil.copytree(folder / "captured", folder / "imports")
+    change(folder / "imports", "rows")()
 
 
 def main(folder: Path) -> None:
     """Kill at the first change, at the second, ... until a process lives."""
     torch.set_num_threads(1)
-    import lazycache.saving
-
-    assert lazycache.saving
-    captured(folder / "captured")
-    shutil.copytree(folder / "captured", folder / "imports")
-    _change(folder / "imports", "rows")()  # what it imports takes seconds: once, not in each child
+    import_what(lambda: _first(folder))
     for kind in ("new", "over", "add", "rows"):
         for count in range(MOST):
             url = folder / f"{kind}-{count}"
-            if kind == "rows":
-                shutil.copytree(folder / "captured", url)
-            elif kind != "new":
-                old().save(url)
+            if kind != "new":
+                shutil.copytree(folder / ("captured" if kind == "rows" else "old"), url)
             if _child(url, count, kind):
                 break
 

@@ -1,10 +1,6 @@
 """Whoever compacts, collects or removes may be killed at any moment: nothing is lost."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from faults.care_crasher import FIRST, SECOND, SITES, THIRD
@@ -15,22 +11,15 @@ from lazycache.storage.local_store import LocalStore
 
 
 @pytest.mark.slow
-def test_kill_9_while_compacting_collecting_and_removing_loses_nothing(tmp_path, rounds, figures):
+def test_kill_9_while_compacting_collecting_and_removing_loses_nothing(
+    tmp_path, rounds, figures, crashers
+):
     """After SIGKILL at a random moment every row is there bit for bit, or a run is gone as asked.
 
     Readers beside it see whole versions; the next calls finish, and leave nothing behind.
     """
     count = rounds(4, 300)
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("care_crasher.py"), tmp_path, str(count), "11"],
-        capture_output=True,
-        text=True,
-        timeout=60 + 5 * count,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert done.returncode == 0, done.stderr
-    counted = json.loads(done.stdout)
+    counted = json.loads(crashers.run("care_crasher", tmp_path, count, 11, timeout=60 + 5 * count))
     for number in range(count):
         _check(tmp_path / f"round{number}")
     assert counted["killed"] > count // 3

@@ -1,10 +1,5 @@
 """A copy that is killed again and again loses nothing, and becomes the copy that was asked for."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from care_helpers import small_commits, tree
@@ -12,8 +7,6 @@ from copy_kinds import KINDS
 
 import lazycache as lc
 from lazycache.care import copied_rows
-
-CRASHER = Path(__file__).with_name("copy_crasher.py")
 
 
 def _rows(cache, name):
@@ -23,20 +16,13 @@ def _rows(cache, name):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_copy_survives_kill_9(tmp_path, rounds, figures, monkeypatch):
+def test_a_copy_survives_kill_9(tmp_path, rounds, figures, monkeypatch, crashers):
     """At any moment there is no dataset, or one that shows an older version; going on ends it."""
     kills = rounds(8, 300)
     monkeypatch.setattr(copied_rows, "PART_BYTES", 1)  # as in those that are killed
     small_commits(tmp_path / "source", range(8))
     before = tree(tmp_path / "source")
-    done = subprocess.run(
-        [sys.executable, CRASHER, tmp_path, str(kills), "6"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(CRASHER.parent.parent)},
-    )
-    assert done.returncode == 0, done.stderr
+    crashers.run("copy_crasher", tmp_path, kills, 6, timeout=1700)
     source = lc.open(tmp_path / "source")
     begun = sorted(tmp_path.glob("copy*"))
     assert begun

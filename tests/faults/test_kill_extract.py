@@ -1,10 +1,6 @@
 """An extract that is killed again and again ends as the same dataset, each row exactly once."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from dataset_helpers import content
@@ -15,20 +11,11 @@ import lazycache as lc
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory, request):
+def killed(tmp_path_factory, request, crashers):
     """Datasets whose extract, and then the addition of a site, was killed until it had finished."""
     folder = tmp_path_factory.mktemp("killed")
     most = 100 if request.config.getoption("--long") else 40
-    script = Path(__file__).with_name("extract_crasher.py")
-    done = subprocess.run(
-        [sys.executable, script, folder, str(most), "11"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
-    )
-    assert done.returncode == 0, done.stderr
+    crashers.run("extract_crasher", folder, most, 11, timeout=280)
     counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
     return [folder / f"run{n}" for n in range(counts.pop("finished"))], counts
 

@@ -1,9 +1,6 @@
 """A process that is killed while it saves leaves nothing, or what was there, or all that is new."""
 
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +10,10 @@ import lazycache as lc
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(tmp_path_factory, crashers):
     """Folders of saves, killed at each change of the file system in turn."""
     folder = tmp_path_factory.mktemp("saves")
-    script = Path(__file__).with_name("save_crasher.py")
-    done = subprocess.run(
-        [sys.executable, script, folder], capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    crashers.run("save_crasher", folder, timeout=200)
     return folder
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lazycache.errors import SelectionError, StorageError
+from lazycache.feed import loader as loader_module
 from lazycache.feed import mix
-from lazycache.feed import mixture as mixture_module
 from lazycache.feed.mixture_plan import MixturePlan
 from lazycache.feed.shares import Shares
 
@@ -223,7 +223,7 @@ def test_a_data_loader_takes_it_without_workers(made, monkeypatch):
     """A DataLoader hands a mixture's batches on; its workers are refused, with what to write."""
     mixture = mix(loaders(made), 13)
     assert len(list(DataLoader(mixture, batch_size=None))) == 3
-    monkeypatch.setattr(mixture_module, "get_worker_info", object)
+    monkeypatch.setattr(loader_module, "get_worker_info", object)
     with pytest.raises(SelectionError, match="num_workers=0"):
         iter(mixture)
 
