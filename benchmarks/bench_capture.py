@@ -25,6 +25,7 @@ from benchmarks.capture_peer import way_of
 from benchmarks.capture_runners import RUNNERS
 from benchmarks.child import in_child
 from benchmarks.comparing import Bench, Comparison, Way, compare
+from benchmarks.compiled import compiles, plainly
 
 SMALL_QUEUE = 128 << 20
 """Bytes that may wait where the peak memory is measured."""
@@ -49,9 +50,11 @@ def beside_formats(bench: Bench, setting: Setting) -> Comparison:
     """Capture beside what one writes by hand."""
     first = lazycache(setting, bench.folder)
     if not bench.smoke:
+        compiles("float32")
         first.peak_rss = in_child("benchmarks.bench_capture:short_run", str(bench.folder)).peak_rss
     ways = [
         first,
+        plainly(first),
         lazycache(setting, bench.folder, name="lazycache, statistics=False", statistics=False),
         Way("forward only", "limit", setting.forward),
         Way("hooks that copy, nothing kept", "limit", lambda: copied(setting)),

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.alone import alone
 from benchmarks.comparing import Bench, Comparison, Took, Way, compare
-from benchmarks.compiled import by_numpy, compiles
+from benchmarks.compiled import compiles, plainly
 from benchmarks.limits import memcpy, raw_append
 from benchmarks.write_peers import ROWS, counted, gone, peers
 from lazycache.codec.checksum import crc32
@@ -177,15 +177,6 @@ def computed(site: Site, *, statistics: bool) -> Took:
     return Took(spent, spent)
 
 
-def plainly(way: Way) -> Way:
-    """Return the same way with statistics by numpy, as they are without `lazycache[fast]`."""
-    name = f"{way.name}, by numpy"
-    assert way.run is not None, "of ours"
-    if not compiles():
-        return Way(name, way.kind, None, skipped="numba is not installed: the line above is this")
-    return replace(way, name=name, run=by_numpy(way.run))
-
-
 def on_memory(site: Site, folder: Path, dtype: str, bench: Bench) -> Comparison:
     """Write to tmpfs: what the layout, the checksum and the statistics add to the bytes."""
     ways = [
@@ -233,7 +224,8 @@ def run(bench: Bench) -> Iterator[Comparison]:
     try:
         for dtype in (torch.bfloat16, torch.float32):
             name = str(dtype).removeprefix("torch.")
-            compiles(name)
+            if not bench.smoke:
+                compiles(name)
             site = site_of(dtype, bench.size(128 << 20, 2 << 20))
             yield on_memory(site, memory, name, bench)
             gone_all(memory)

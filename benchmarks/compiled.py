@@ -7,9 +7,10 @@ benchmark does somewhere in its rounds: so it is done before the first one, or n
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from unittest import mock
 
-from benchmarks.comparing import absent
+from benchmarks.comparing import Way, absent
 from lazycache.writer import statistics
 from lazycache.writer.fused import COMPILER, Compiler
 
@@ -36,3 +37,12 @@ def by_numpy(run: Callable[[], object]) -> Callable[[], object]:
             return run()
 
     return patched
+
+
+def plainly(way: Way) -> Way:
+    """Return the same way with statistics by numpy, as they are without `lazycache[fast]`."""
+    name = f"{way.name}, by numpy"
+    assert way.run is not None, "of ours"
+    if absent("numba"):
+        return Way(name, way.kind, None, skipped="numba is not installed: the line above is this")
+    return replace(way, name=name, run=by_numpy(way.run), peak_rss=None)
