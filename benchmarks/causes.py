@@ -51,8 +51,8 @@ CAUSES = (
         "*all resid_out",
         "forward only*",
         "the threads of a forward pass wait for each other in every layer, so what copies, sums up "
-        "and writes on one of the two cores delays both; statistics are the larger half of it (the "
-        "line below is without them), in runs of 15,000 tokens as in this one",
+        "and writes on one of the two cores delays both; and each of 30 sites has a first chunk to "
+        "rank and two files to sync, which is most of what comes behind so short a run",
     ),
     Cause(
         "write",
@@ -66,7 +66,9 @@ CAUSES = (
         "write",
         "write *, disk",
         "*",
-        "statistics of all values take longer than the disk, and one site has one thread for them",
+        "statistics and the write of a chunk take turns on the thread of its site, and first "
+        "chunks, whose greatest values are all new, take twice as long as later ones; a site of "
+        "this size has three",
     ),
     Cause(
         "write",
@@ -138,9 +140,9 @@ CAUSES = (
         "loader",
         "an epoch of * a batch, warm",
         "*",
-        "the copies take under half of the processor time, on two threads; orders, addresses, "
-        "columns and the first memory of a new loader and the loop itself take the rest (taken "
-        "apart in design/decisions/2026-11-22-training-feed.md)",
+        "the copies take under half of the processor time, on two threads; orders, addresses and "
+        "handing batches from thread to thread take the rest (taken apart in "
+        "design/decisions/2026-11-22-training-feed.md)",
     ),
     Cause(
         "loader",

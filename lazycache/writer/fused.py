@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -175,8 +176,20 @@ def _compiled(dtype: str) -> Kernel | None:
         return None
     try:
         import numba
+        from numba.core.errors import NumbaError
     except ImportError:  # one that does not go with the numpy that is there
         return None
+    try:
+        return _by_numba(numba, dtype)
+    except NumbaError as exc:
+        told = str(exc).strip().split("\n")[0]
+        warnings.warn(
+            f"numpy computes the statistics: numba cannot ({told})", RuntimeWarning, stacklevel=2
+        )
+        return None
+
+
+def _by_numba(numba: Any, dtype: str) -> Kernel:
     compiled = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
     sums = np.float64 if dtype == "float32" else np.float32
     kernel: Any = make_kernel(compiled, compiled(_load(dtype)), sums)

@@ -63,6 +63,16 @@ def test_without_numba_numpy_computes(absent):
         assert Compiler().prepared("bfloat16") is None
 
 
+def test_what_numba_cannot_compile_numpy_computes():
+    """A capture goes on, and is told so."""
+    failing = mock.Mock(side_effect=numba.core.errors.TypingError("no such type"))
+    with (
+        mock.patch.object(fused, "make_kernel", failing),
+        pytest.warns(RuntimeWarning, match="numpy computes the statistics.*no such type"),
+    ):
+        assert Compiler().prepared("bfloat16") is None
+
+
 @pytest.mark.parametrize("dtype", [*SHIFTS, "float32"])
 def test_every_value_is_loaded_exactly(dtype):
     """All bit patterns of the narrow dtypes; what is not finite is beyond the largest, or NaN."""
@@ -111,7 +121,7 @@ def test_whole_numbers_give_the_same_bits_as_by_numpy(dtype, two_steps):
 
 @pytest.mark.parametrize("chunks", [[6000, 300], [5120], [5119, 1]])
 def test_ranks_of_a_long_first_chunk_are_those_of_numpy(chunks):
-    """Where the maxima of its zones bound them: few finite values, Inf in many zones, equal ones."""
+    """The maxima of its zones bound them: few finite values, Inf in many zones, equal ones."""
     numbers, units, rows = Numbers("float32"), 9, sum(chunks)
     random = torch.Generator().manual_seed(1)
     values = torch.randn(rows, units, generator=random)
