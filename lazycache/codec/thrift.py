@@ -6,14 +6,18 @@ Values are built bottom up: each is its type code and its encoded bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 _I16, _I32, _I64, _BINARY, _LIST, _STRUCT = 4, 5, 6, 8, 9, 12
 _SHORT = 15  # field deltas and list sizes below this share a byte with the type
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+_KEPT = 1024
+"""Values that are remembered: a footer says the same few numbers and names for every column."""
+
+
+class Value(NamedTuple):
     """One encoded value."""
 
     kind: int
@@ -22,11 +26,13 @@ class Value:
     """The value without its type code."""
 
 
+@lru_cache(_KEPT)
 def i16(number: int) -> Value:
     """Encode a 16-bit integer."""
     return Value(_I16, zigzag(number))
 
 
+@lru_cache(_KEPT)
 def i32(number: int) -> Value:
     r"""Encode a 32-bit integer.
 
@@ -37,11 +43,13 @@ def i32(number: int) -> Value:
     return Value(_I32, zigzag(number))
 
 
+@lru_cache(_KEPT)
 def i64(number: int) -> Value:
     """Encode a 64-bit integer."""
     return Value(_I64, zigzag(number))
 
 
+@lru_cache(_KEPT)
 def text(string: str) -> Value:
     r"""Encode a string as UTF-8.
 
@@ -75,18 +83,20 @@ def struct(fields: Mapping[int, Value]) -> Value:
         >>> struct({1: i32(7), 20: i32(8)}).data
         b'\x15\x0e\x05(\x10\x00'
     """
-    parts = []
+    data = bytearray()
     last = 0
     for number, value in fields.items():
         delta = number - last
         assert delta > 0, "fields are given in ascending order"
         if delta <= _SHORT:
-            parts.append(bytes([delta << 4 | value.kind]))
+            data.append(delta << 4 | value.kind)
         else:
-            parts.append(bytes([value.kind]) + zigzag(number))
-        parts.append(value.data)
+            data.append(value.kind)
+            data += zigzag(number)
+        data += value.data
         last = number
-    return Value(_STRUCT, b"".join(parts) + b"\x00")
+    data.append(0)
+    return Value(_STRUCT, bytes(data))
 
 
 def _list(kind: int, values: Sequence[Value]) -> Value:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lazycache.codec.statistics import TOP_ROWS, ZONE_ROWS
 from lazycache.writer.numbers import Numbers
+from lazycache.writer.rank_keys import from_keys, to_keys
 from lazycache.writer.tiles import GROUP_ROWS, parts_of
 
 _VALUES = 1 << 16  # that are looked at at once, so that they stay in the processor's cache
@@ -87,6 +88,10 @@ class Greatest:
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Return values and rows, [ranks, units] each, descending; the row of none is -1."""
         ranks = min(TOP_ROWS, self._seen)
+        if self._values.dtype == np.float32:  # a number each: much faster to sort
+            found = from_keys(to_keys(self._values, self._rows)[:, : -ranks - 1 : -1])
+            values, rows = (np.ascontiguousarray(matrix.T) for matrix in found)
+            return values, rows
         order = np.lexsort((_unsigned(self._rows), _falling(self._values)), axis=1)[:, :ranks]
         ordered = (np.take_along_axis(kept, order, axis=1) for kept in (self._values, self._rows))
         values, rows = (np.ascontiguousarray(matrix.T) for matrix in ordered)
