@@ -12,8 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lazycache.codec.statistics import TOP_ROWS, ZONE_ROWS
+from lazycache.codec.statistics import TOP_ROWS
 from lazycache.writer.numbers import Numbers
+from lazycache.writer.rank_groups import (
+    CROWDED,
+    ZONE_GROUPS,
+    chosen,
+    group_starts,
+    within_zones,
+)
 from lazycache.writer.rank_keys import from_keys, to_keys
 from lazycache.writer.tiles import GROUP_ROWS, parts_of
 
@@ -21,10 +28,7 @@ _VALUES = 1 << 16  # that are looked at at once, so that they stay in the proces
 _FEW = 4  # of so many values one is new: the others are dropped before
 _SPARSE = 4  # of so many zones one is wanted: only their groups are looked at
 _DENSE = 2  # of so many zones one is wanted: their maxima say what is too small
-_CROWDED = 2 * TOP_ROWS  # groups of a unit of which the greatest are found first
-_ZONE_GROUPS = ZONE_ROWS // GROUP_ROWS
 _WITHIN = np.arange(GROUP_ROWS, dtype=np.int32)
-_GROUPS = np.arange(_ZONE_GROUPS)
 
 
 class Greatest:
@@ -74,10 +78,10 @@ class Greatest:
         if self._takes_all:
             wanted[:] = True
         least = self._bound(wanted, high)
-        groups = min(_ZONE_GROUPS * int(np.count_nonzero(wanted)), TOP_ROWS * len(self._least))
+        groups = min(ZONE_GROUPS * int(np.count_nonzero(wanted)), TOP_ROWS * len(self._least))
         most = groups * GROUP_ROWS
         size = -(-len(self._least) // max(1, -(-most // _VALUES)))
-        starts = _group_starts(runs)
+        starts = group_starts(runs)
         for first in range(0, len(self._least) if most else 0, size):
             units = slice(first, first + size)
             group, unit = self._groups(wanted[:, units], maxima[:, units], starts, least[units])
@@ -132,13 +136,13 @@ class Greatest:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return groups of wanted zones that may have one of the greatest, and their units."""
         if _SPARSE * np.count_nonzero(zones) <= zones.size and not self._takes_all:
-            group, unit = _within_zones(zones, maxima, starts, least)
-            if np.bincount(unit, minlength=1).max() <= _CROWDED:
+            group, unit = within_zones(zones, maxima, starts, least)
+            if np.bincount(unit, minlength=1).max() <= CROWDED:
                 return group, unit
         wanted = maxima > least
         if self._takes_all:
             wanted[:] = True
-        return _chosen(wanted, maxima)
+        return chosen(wanted, maxima)
 
     def _take(
         self,
@@ -236,71 +240,6 @@ def _places(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.cumsum(counts) - counts, counts
     )
     return units + first, line, place
-
-
-def _group_starts(runs: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the first group of every zone, and behind them how many groups there are."""
-    starts: list[int] = []
-    groups = 0
-    for run in runs:
-        stop = groups + parts_of(len(run), GROUP_ROWS)
-        starts += range(groups, stop, _ZONE_GROUPS)
-        groups = stop
-    return np.array([*starts, groups])
-
-
-def _within_zones(
-    zones: np.ndarray, maxima: np.ndarray, starts: np.ndarray, least: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the groups of wanted zones whose maximum is above the least, and their units."""
-    units = zones.shape[1]
-    flat = np.flatnonzero(zones)
-    zone = flat // units  # much faster than divmod
-    unit = flat - zone * units
-    start = starts[zone]
-    lines, step = maxima.reshape(-1), maxima.shape[1]
-    at = (start * step + unit)[:, None] + _GROUPS * step
-    found = lines.take(at, mode="clip") > least[unit][:, None]
-    count = starts[zone + 1] - start
-    if len(count) and count.min() < _ZONE_GROUPS:  # a part of a zone
-        found &= count[:, None] > _GROUPS
-    hit = np.flatnonzero(found)
-    line = hit // _ZONE_GROUPS
-    return start[line] + (hit - line * _ZONE_GROUPS), unit[line]
-
-
-def _chosen(wanted: np.ndarray, maxima: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return wanted groups and their units; where there are too many, only the greatest."""
-    crowded = np.flatnonzero(_counts(wanted) > _CROWDED)
-    if len(crowded):
-        every = slice(None) if len(crowded) == wanted.shape[1] else crowded  # much faster
-        wanted[:, every] = _greatest_groups(np.ascontiguousarray(maxima[:, every].T)).T
-    flat = np.flatnonzero(wanted)
-    group = flat // wanted.shape[1]  # much faster than divmod
-    return group, flat - group * wanted.shape[1]
-
-
-def _counts(wanted: np.ndarray) -> np.ndarray:
-    """Count along the first axis: much faster as bytes, as long as they do not overflow."""
-    counts = np.zeros(wanted.shape[1], np.int64)
-    for first in range(0, len(wanted), 255):
-        part = wanted[first : first + 255].view(np.uint8)
-        counts += np.add.reduce(part, axis=0, dtype=np.uint8)
-    return counts
-
-
-def _greatest_groups(maxima: np.ndarray) -> np.ndarray:
-    """Return which groups, of units in lines, are the greatest; of equal ones, the first."""
-    least = maxima.shape[1] - TOP_ROWS
-    bound = np.partition(maxima, least, axis=1)[:, least, None]
-    chosen: np.ndarray = maxima >= bound
-    tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > TOP_ROWS)
-    if len(tied):
-        lines, bound = maxima[tied], bound[tied]
-        above, equal = lines > bound, lines == bound
-        room = TOP_ROWS - np.count_nonzero(above, axis=1)
-        chosen[tied] = above | (equal & (equal.cumsum(axis=1, dtype=np.int32) <= room[:, None]))
-    return chosen
 
 
 def _first(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

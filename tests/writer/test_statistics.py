@@ -293,7 +293,7 @@ def test_of_late_chunks_only_the_groups_of_few_zones_are_looked_at(dtype):
     values[:1500] *= 1.3  # so that few of the rest are greater
     values[11_990:, 2] = 200.0  # equal ones, in a zone of fewer rows and in its last group
     values = values.to(dtype)
-    with mock.patch.object(greatest, "_within_zones", wraps=greatest._within_zones) as few:
+    with mock.patch.object(greatest, "within_zones", wraps=greatest.within_zones) as few:
         shard, spec, read = gathered(values, [1500, 900] * 5, pieces=1 << 20)
     assert few.call_count >= 5
     check_top(values, read_top(shard, spec, read))
