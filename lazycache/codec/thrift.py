@@ -12,7 +12,6 @@ from typing import NamedTuple
 _I16, _I32, _I64, _BINARY, _LIST, _STRUCT = 4, 5, 6, 8, 9, 12
 _SHORT = 15  # field deltas and list sizes below this share a byte with the type
 
-
 _KEPT = 1024
 """Values that are remembered: a footer says the same few numbers and names for every column."""
 

@@ -160,7 +160,7 @@ class RowStream:
         return self._wrap(values, {name: _joined([p[1][name] for p in parts]) for name in names})
 
     def _one(self, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Join rows of several groups, in memory that was in use before: new memory takes longer."""
+        """Join rows of several groups, in memory that was in use before: new one takes longer."""
         first = parts[0]
         if first.device.type != "cpu":
             return torch.cat(parts)

@@ -166,7 +166,8 @@ def _rank(compiled: Compiled, load: Callable[..., Any]) -> Any:
     def look(raw, u, first, row, largest, least, keys):
         for r in range(first, min(first + GROUP_ROWS, len(raw))):
             value = load(raw[r, u])
-            if least[u] <= value <= largest:  # not NaN
+            # not NaN; -Inf of a narrow dtype may be a number here, below all that are finite
+            if max(least[u], -largest) <= value <= largest:
                 key = key_of(value, row + r)
                 if key > keys[u, 0]:
                     put(keys[u], key)

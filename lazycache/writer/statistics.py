@@ -49,8 +49,8 @@ def has_statistics(spec: SiteSpec, *, shard_bytes: int) -> bool:
 class ShardStatistics:
     """Takes the chunks of one shard, and writes what they amount to.
 
-    Memory: of each unit up to 256 bytes of ranks and 1.8 KiB of blocks, and 1/8 MiB of zones; an
-    eighth of a chunk while one is taken.
+    Memory: of each unit up to 256 bytes of ranks (512 where they are compiled) and 1.8 KiB of
+    blocks, and 1/8 MiB of zones; an eighth of a chunk while one is taken.
 
     Args:
         spec: The site; one that `has_statistics`.

@@ -98,7 +98,8 @@ class Worker:
             lane.flush()
 
     def _mark(self, mark: Mark) -> None:
-        lanes = list(self._sites.values())
+        # those with an open file first, so that no more are open than may be
+        lanes = sorted(self._sites.values(), key=lambda lane: not lane.length)
         for first in range(0, len(lanes), _OPEN_FILES):
             some = lanes[first : first + _OPEN_FILES]
             for site in some:  # all of them, so that the disk writes while others are computed

@@ -31,15 +31,18 @@ class Crashers:
         self._process.stdin.write(json.dumps([name, str(folder), *numbers]) + "\n")
         self._process.stdin.flush()
         answers, _, _ = select.select([self._process.stdout], [], [], timeout)
-        assert answers, f"{name} has not ended after {timeout} seconds"
+        if not answers:
+            self.close()  # or the next crasher would be answered for this one
+            pytest.fail(f"{name} has not ended after {timeout} seconds")
         status, out, err = json.loads(self._process.stdout.readline())
         assert status == 0, err
         return out
 
     def close(self) -> None:
         """End the process, and with it a crasher that has not ended in time."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
 
 
 @pytest.fixture(scope="session")

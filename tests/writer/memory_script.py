@@ -13,6 +13,7 @@ import torch
 from writer_helpers import StoreAround, UploadAround, new_store, new_writer
 
 from lazycache.types import RowBatch, RunInfo, SiteBlock, TableBlock
+from lazycache.writer.fused import COMPILER
 
 SITES, ROWS, WIDTH = 12, 1365, 768
 BATCH_BYTES = SITES * ROWS * WIDTH * 2
@@ -65,6 +66,7 @@ def peak_bytes() -> int:
 
 def main(folder: Path, queue_bytes: int, batches: int) -> None:
     torch.set_num_threads(1)
+    COMPILER.prepared("bfloat16")  # where there is one, it takes its memory once as well
     write(folder / "first", queue_bytes=1 << 20, batches=2)  # libraries take their memory once
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
     before = peak_bytes()

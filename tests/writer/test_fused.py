@@ -63,9 +63,10 @@ def test_without_numba_numpy_computes(absent):
         assert Compiler().prepared("bfloat16") is None
 
 
-def test_what_numba_cannot_compile_numpy_computes():
+@pytest.mark.parametrize("error", [numba.core.errors.TypingError, RuntimeError])
+def test_what_numba_cannot_compile_numpy_computes(error):
     """A capture goes on, and is told so."""
-    failing = mock.Mock(side_effect=numba.core.errors.TypingError("no such type"))
+    failing = mock.Mock(side_effect=error("no such type"))
     with (
         mock.patch.object(fused, "make_kernel", failing),
         pytest.warns(RuntimeWarning, match="numpy computes the statistics.*no such type"),
