@@ -15,11 +15,12 @@ _Begin = Callable[[int, int, int, int], int]
 
 
 class Writeback:
-    """Tells the kernel to write a growing file to its disk, piece by piece, without waiting.
+    """Tells the kernel to write a growing file to its disk, piece by piece.
 
     The kernel keeps what is written for up to half a minute, and then the sync of a commit waits
     for all of it, while the disk was idle. This is no sync: it makes nothing durable, says nothing
-    of errors (the sync that follows does), and drops nothing from memory.
+    of errors (the sync that follows does), and drops nothing from memory. It waits only where more
+    is asked of the disk than it takes at once.
 
     Example:
         >>> import os, tempfile
