@@ -2,7 +2,7 @@
 
 Run as a script: `extract_crasher.py FOLDER KILLS SEED`. A dataset is extracted by one process after
 the other, each killed at a random moment, until one ends by itself; then a site is added to it in
-the same way; then the next dataset follows, until there were so many kills. Torch is imported once
+the same way; then the next dataset follows, until there were kills enough. Torch is imported once
 and forked, so that a kill costs a fraction of a second.
 """
 
@@ -22,6 +22,7 @@ import lazycache as lc
 SITES = ["embed", "resid_out_*"]
 ADDED = "mlp_act_1"
 SMALL = {"queue_bytes": 1 << 16, "shard_bytes": 1 << 14, "commit_seconds": 0.01, "progress": False}
+LEAST = 10  # kills of each are more
 
 
 def make_data() -> list[dict]:
@@ -73,7 +74,8 @@ def main(folder: Path, most: int, seed: int) -> None:
         began = time.monotonic()
         run_and_kill(work, model, folder / "whole", 60)
         whole[work] = time.monotonic() - began
-    while sum(kills.values()) < most:
+    # as the machine is busy or not, one of both is killed far more often
+    while sum(kills.values()) < most or min(kills.values()) <= LEAST:
         url = folder / f"run{finished}"
         for work in (extract, add):
             longest = 0.7 * whole[work]
