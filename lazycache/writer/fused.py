@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PAYS = 1 << 30
 """Bytes of values of one dtype after which a process compiles: so many take about as long."""
 
+_BROKEN = (OSError, RuntimeError, AttributeError, TypeError)
+"""What numba and LLVM say where they are of versions, or on a machine, that do not fit."""
+
 _GOLDEN = 0.618
 _MANY = TOP_ROWS + TOP_ROWS // 4  # zones whose maxima say what is too small
 
@@ -176,16 +179,23 @@ def _compiled(dtype: str) -> Kernel | None:
         return None
     try:
         import numba
-    except Exception:  # noqa: BLE001 - one that does not load or does not go with this numpy
+        from numba.core.errors import NumbaError
+    except (*_BROKEN, ImportError) as exc:  # one that does not go with what is there
+        _refused(exc)
         return None
     try:
         return _by_numba(numba, dtype)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it would end a capture
-        told = str(exc).strip().split("\n")[0]
-        warnings.warn(
-            f"numpy computes the statistics: numba cannot ({told})", RuntimeWarning, stacklevel=2
-        )
-        return None
+    except (*_BROKEN, NumbaError) as exc:
+        _refused(exc)
+    return None
+
+
+def _refused(error: Exception) -> None:
+    """Tell why numpy computes, though numba was installed: it would else end a capture."""
+    told = str(error).strip().split("\n")[0]
+    warnings.warn(
+        f"numpy computes the statistics: numba cannot ({told})", RuntimeWarning, stacklevel=2
+    )
 
 
 def _by_numba(numba: Any, dtype: str) -> Kernel:

@@ -21,7 +21,7 @@ from lazycache.writer.rank_groups import (
     group_starts,
     within_zones,
 )
-from lazycache.writer.rank_keys import from_keys, to_keys
+from lazycache.writer.rank_keys import from_keys, to_keys, turned
 from lazycache.writer.tiles import GROUP_ROWS, parts_of
 
 _VALUES = 1 << 16  # that are looked at at once, so that they stay in the processor's cache
@@ -252,7 +252,7 @@ def _first(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return order[:, :TOP_ROWS]
     # one number that sorts as value and row: much faster
     bits = (values + np.float32(0)).view(np.int32)  # there are two zeros
-    rising = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32
+    rising = turned(bits).astype(np.int64) << 32
     rising |= ~_unsigned(rows)
     most = values.shape[1] - TOP_ROWS
     least = np.partition(rising, most, axis=1)[:, most, None]

@@ -29,21 +29,21 @@ def to_keys(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     is_zero = bits == _ZERO
     bits = np.where(is_zero, 0, bits).astype(np.int64)
     behind = np.where(is_none, 0, ROW_MASK - rows.astype(np.int64))
-    keys: np.ndarray = _turned(bits) << 32 | behind << 1 | is_zero
+    keys: np.ndarray = turned(bits) << 32 | behind << 1 | is_zero
     keys.sort(axis=-1)
     return keys
 
 
 def from_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return values, float32, and rows, int32, in the order of the keys; the row of none is -1."""
-    bits = _turned(keys >> 32).astype(np.int32)
+    bits = turned(keys >> 32).astype(np.int32)
     values = np.where(keys & 1, np.float32(-0.0), bits.view(np.float32))
     rows = (ROW_MASK - (keys >> 1 & ROW_MASK)).astype(np.int32)
     rows[values == -np.inf] = -1
     return values, rows
 
 
-def _turned(bits: np.ndarray) -> np.ndarray:
+def turned(bits: np.ndarray) -> np.ndarray:
     """Turn the bits of float32 into numbers that rise with it, and back."""
     turned: np.ndarray = bits ^ (bits >> 31 & ROW_MASK)
     return turned

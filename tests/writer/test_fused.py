@@ -1,6 +1,5 @@
 """When statistics are compiled, and that what is compiled is what numpy computes."""
 
-import importlib.util
 import threading
 from unittest import mock
 
@@ -52,13 +51,18 @@ def test_a_thread_does_not_wait_for_another_one_that_compiles():
         other.join()
 
 
-@pytest.mark.parametrize("absent", ["not installed", "does not load"])
-def test_without_numba_numpy_computes(absent):
-    """Whether it is not there or does not go with what is."""
-    missing = None if absent == "not installed" else importlib.util.find_spec("numba")
+def test_without_numba_numpy_computes():
+    """Where it is not installed nothing is said."""
+    with mock.patch("importlib.util.find_spec", return_value=None):
+        assert Compiler().prepared("bfloat16") is None
+
+
+def test_a_numba_that_does_not_load_is_told():
+    """It was installed for this: numpy computes, and the cause is in a warning."""
     with (
-        mock.patch("importlib.util.find_spec", return_value=missing),
         mock.patch.dict("sys.modules", {"numba": None}),
+        mock.patch("importlib.util.find_spec", return_value=numba.__spec__),
+        pytest.warns(RuntimeWarning, match="numpy computes the statistics.*numba"),
     ):
         assert Compiler().prepared("bfloat16") is None
 
